@@ -1,0 +1,58 @@
+# dbsec: a fresh machine needs python3 (3.11 or newer, with venv) and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCKS  := core app lab pg18 screens demo test
+
+.PHONY: demo test lint bench setup setup-test setup-extra lock clean help
+
+help:
+	@echo "make demo         bring up real servers, attack, harden, attack again, write dbsec-report/"
+	@echo "make test         every test (DBSEC_REQUIRE=all: a missing server is an error)"
+	@echo "make lint         ruff, mypy and the import contract"
+	@echo "make bench        every benchmark with --quick"
+	@echo "make setup        the virtual environment alone"
+	@echo "make setup-extra  Debian's servers (PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium)"
+	@echo "make lock         compile locks/ again"
+	@echo "make clean        stop the lab and delete what was made here"
+
+demo: setup
+	@$(BIN)/dbsec demo $(DEMO)
+
+test: setup-test setup-extra
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: setup-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup-test
+	@for b in benchmarks/[a-z]*.py; do echo "== $$b"; $(BIN)/python $$b --quick --json || exit; done
+
+setup: $(VENV)/.demo.stamp
+
+setup-test: $(VENV)/.test.stamp
+
+setup-extra:
+	@sh scripts/setup-extra.sh
+
+# One recipe for both environments; the stamp is newer than its lock, so a second call installs nothing.
+$(VENV)/.%.stamp: locks/%.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing locks/$*.txt into $(VENV)"
+	@$(PIP) install --quiet --require-hashes -r locks/$*.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dbsec needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
+
+lock:
+	@sh scripts/lock.sh $(LOCKS)
+
+clean:
+	@test ! -x $(BIN)/dbsec || $(BIN)/dbsec lab down || true
+	@rm -rf $(VENV) .dbsec dbsec-report dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

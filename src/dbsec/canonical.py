@@ -1,0 +1,23 @@
+"""Bytes that two programs agree on: canonical JSON, and length-prefixed parts for what is signed or bound."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+
+
+def json_bytes(value: object) -> bytes:
+    """Encode as UTF-8 JSON with sorted keys and no white space.
+
+    Shape: numbers as Python's shortest round trip; NaN and infinities raise ``ValueError``. Source: the idea of RFC 8785.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def length_prefixed(parts: Iterable[bytes]) -> bytes:
+    """Join parts so that no two lists give the same bytes.
+
+    Shape: for each part 4 bytes big-endian length, then the part.
+    """
+    return b"".join(struct.pack(">I", len(part)) + part for part in parts)

@@ -1,0 +1,78 @@
+"""``dbsec``: finds its commands by file name, and imports only the one that runs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from dbsec import __version__, discovery, log
+from dbsec.cli import commands, exits
+from dbsec.errors import DbsecError
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from the folder and imports one when it is called; help costs no import."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name.replace("_", "-") for name in discovery.names_in(commands)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        module = cmd_name.replace("-", "_")
+        if module not in discovery.names_in(commands):
+            return None
+        if ctx.resilient_parsing or ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]:
+            return _placeholder(cmd_name, module)
+        loaded = importlib.import_module(f"{commands.__name__}.{module}")
+        command = typer.main.get_command(loaded.COMMAND)
+        command.name = cmd_name
+        command.help = command.help or loaded.__doc__
+        return command
+
+
+def _placeholder(name: str, module: str) -> Any:
+    source = Path(commands.__path__[0]) / f"{module}.py"
+    doc = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    only_help = typer.Typer(add_completion=False)
+    only_help.command(name=name, short_help=doc.partition("\n")[0])(lambda: None)
+    return typer.main.get_command(only_help)
+
+
+APP = typer.Typer(
+    cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+@APP.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is done to stderr; secrets are masked."),
+) -> None:
+    """Harden the data layer of a running service, attack it before and after, and keep the evidence."""
+    if version:
+        typer.echo(f"dbsec {__version__}")
+        raise typer.Exit
+    log.to_stream(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
+
+
+def run() -> None:
+    """Run the command line; every error of dbsec becomes two lines on stderr and its exit code."""
+    os.umask(0o077)
+    try:
+        APP()
+    except DbsecError as exc:
+        exits.say(exc)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        print("dbsec: stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(exits.COULD_NOT_TELL)

@@ -1,0 +1,52 @@
+"""Progress on a terminal, drawn by rich; imported only where there is one."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+
+class Live:
+    """Steps that end scroll by; the running one spins, counted work has a bar."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._text = ""
+
+    def __enter__(self) -> Live:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._finish(done=kind is None)
+        self._bars.stop()
+
+    def step(self, text: str) -> None:
+        self._finish(done=True)
+        self._text = text
+        self._task = self._bars.add_task(text, total=None)
+
+    def count(self, text: str, done: int, total: int) -> None:
+        if self._task is None or text != self._text:
+            self.step(text)
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+
+    def _finish(self, *, done: bool) -> None:
+        if self._task is None:
+            return
+        self._bars.remove_task(self._task)
+        self._task = None
+        if done:
+            self._console.print(f"[green]ok[/green] {self._text}", highlight=False)

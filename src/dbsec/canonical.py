@@ -10,7 +10,7 @@ from collections.abc import Iterable
 def json_bytes(value: object) -> bytes:
     """Encode as UTF-8 JSON with sorted keys and no white space.
 
-    Shape: numbers as Python's shortest round trip; NaN and infinities raise ``ValueError``. Source: the idea of RFC 8785.
+    Shape: numbers as Python's shortest round trip; NaN raises ``ValueError``. Source: after RFC 8785.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 

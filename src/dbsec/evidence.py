@@ -2,7 +2,7 @@
 
 A line is canonical JSON ended by a newline; ``hash`` is SHA-256 over the line without ``hash``; ``prev`` is the hash of
 the line before, 64 zeros in the first. The last line (``"kind": "seal"``) carries the count of lines before it, the
-head hash and an Ed25519 signature over both, whose key lies outside the report.
+head hash and an Ed25519 signature over all else that it says, whose key lies outside the report.
 """
 
 from __future__ import annotations
@@ -158,9 +158,10 @@ class Recorder:
         start = self._clock.monotonic()
         try:
             seen = drill.attack()
+            _as_read([dict(seen.facts), list(seen.exhibits)])
         except DbsecError as exc:
             seen = Observation(Outcome.ERROR, exc.message, {"error": type(exc).__name__, "hint": exc.hint})
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 an attack may fail in any way, and each is "could not tell"
             seen = Observation(Outcome.ERROR, f"{type(exc).__name__}: {exc}", {"error": type(exc).__name__})
         return self.record(
             drill.control,
@@ -205,20 +206,23 @@ class Recorder:
 
     def seal(self, key: Ed25519PrivateKey) -> None:
         """Write the signed last line; nothing can be appended after it."""
-        signed = key.sign(_seal_bytes(self._count, self._prev))
         self._append(
             {
                 "kind": "seal",
                 "count": self._count,
                 "head": self._prev,
                 "public_key": _b64(_raw_public(key.public_key())),
-                "signature": _b64(signed),
                 "sealed_at": rfc3339(self._clock.now()),
-            }
+            },
+            key,
         )
 
-    def _append(self, body: dict[str, Any]) -> dict[str, Any]:
-        line = {"format": FORMAT, "prev": self._prev, **body, **_fields(self._provenance)}
+    def _append(self, body: dict[str, Any], key: Ed25519PrivateKey | None = None) -> dict[str, Any]:
+        if self.lines and self.lines[-1]["kind"] == "seal":
+            raise EvidenceError(f"'{self._path}' is sealed: nothing can be appended")
+        line: dict[str, Any] = _as_read({"format": FORMAT, "prev": self._prev, **body, **_fields(self._provenance)})
+        if key is not None:
+            line["signature"] = _b64(key.sign(_seal_bytes(line)))
         line["hash"] = _line_hash(line)
         self._stream.write(canonical.json_bytes(line) + b"\n")
         self._stream.flush()
@@ -247,22 +251,32 @@ class Verification:
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Read the lines of an evidence file as they stand, without verifying.
 
-    Errors: ``EvidenceError`` for a file that is not evidence, ``NewerFormat``.
+    Errors: ``EvidenceError`` for a file that cannot be read, ``EvidenceTampered`` for a line that is not a JSON object,
+    ``NewerFormat``.
     """
+    for _, line in _parsed(path):
+        yield line
+
+
+def _parsed(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as stream:
+            for number, text in enumerate(stream, 1):
+                yield text, _parse(path, text, number)
     except OSError as exc:
         raise EvidenceError(f"cannot read '{path}': {exc.strerror}", hint="dbsec demo") from exc
-    for number, text in enumerate(raw.splitlines(), 1):
-        try:
-            line = json.loads(text)
-        except ValueError as exc:
-            raise EvidenceTampered(f"'{path}' is not JSON", line=number) from exc
-        if not isinstance(line, dict):
-            raise EvidenceTampered(f"'{path}' is not an object", line=number)
-        if isinstance(line.get("format"), int) and line["format"] > FORMAT:
-            raise NewerFormat(f"'{path}'", found=line["format"], known=FORMAT)
-        yield line
+
+
+def _parse(path: Path, text: bytes, number: int) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise EvidenceTampered(f"'{path}' is not JSON", line=number) from exc
+    if not isinstance(line, dict):
+        raise EvidenceTampered(f"'{path}' is not an object", line=number)
+    if isinstance(line.get("format"), int) and line["format"] > FORMAT:
+        raise NewerFormat(f"'{path}'", found=line["format"], known=FORMAT)
+    return line
 
 
 def verify(path: Path, public_key: Ed25519PublicKey | None = None) -> Verification:
@@ -270,18 +284,25 @@ def verify(path: Path, public_key: Ed25519PublicKey | None = None) -> Verificati
 
     Errors: ``EvidenceTampered`` for a line changed, dropped, reordered or cut, or another key; ``EvidenceError``.
     """
-    prev, lines = FIRST_PREV, list(read(path))
-    for number, line in enumerate(lines, 1):
-        if line.get("prev") != prev:
-            raise EvidenceTampered("does not follow the line before it: one was dropped, added or moved", line=number)
-        if line.get("hash") != _line_hash(line):
-            raise EvidenceTampered("was changed: its hash is another", line=number)
-        prev = str(line["hash"])
-        if line.get("kind") == "seal" and number != len(lines):
-            raise EvidenceTampered("something follows the seal", line=number + 1)
-    if not lines or lines[-1].get("kind") != "seal":
-        raise EvidenceTampered("the seal is missing: the end was cut, or the run did not finish", line=len(lines) + 1)
-    return _verify_seal(lines[-1], len(lines), public_key)
+    prev, line, number, sealed = FIRST_PREV, dict[str, Any](), 0, False
+    for number, (text, line) in enumerate(_parsed(path), 1):
+        _verify_link(text, line, prev, number)
+        if sealed:
+            raise EvidenceTampered("something follows the seal", line=number)
+        prev, sealed = str(line["hash"]), line.get("kind") == "seal"
+    if not sealed:
+        raise EvidenceTampered("the seal is missing: the end was cut, or the run did not finish", line=number + 1)
+    return _verify_seal(line, number, public_key)
+
+
+def _verify_link(text: bytes, line: Mapping[str, Any], prev: str, number: int) -> None:
+    if line.get("prev") != prev:
+        raise EvidenceTampered("does not follow the line before it: one was dropped, added or moved", line=number)
+    # Other bytes for the same values (a key twice, 1e0 for 1.0, a missing newline) would show one thing and hash another.
+    if text != _canonical_or_empty(line) + b"\n":
+        raise EvidenceTampered("was changed: it is not canonical JSON and a newline", line=number)
+    if line.get("hash") != _line_hash(line):
+        raise EvidenceTampered("was changed: its hash is another", line=number)
 
 
 def _verify_seal(seal: Mapping[str, Any], number: int, public_key: Ed25519PublicKey | None) -> Verification:
@@ -292,7 +313,7 @@ def _verify_seal(seal: Mapping[str, Any], number: int, public_key: Ed25519Public
         return Verification(count, head, None)
     raw = _raw_public(public_key)
     try:
-        public_key.verify(base64.b64decode(str(seal.get("signature", ""))), _seal_bytes(count, head))
+        public_key.verify(base64.b64decode(str(seal.get("signature", ""))), _seal_bytes(seal))
     except (InvalidSignature, ValueError) as exc:
         raise EvidenceTampered("the signature is not of this public key", line=number) from exc
     return Verification(count, head, raw.hex())
@@ -306,7 +327,10 @@ def signing_key(folder: Path) -> Ed25519PrivateKey:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "evidence.key"
     if path.exists():
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (OSError, TypeError, ValueError) as exc:
+            raise EvidenceError(f"cannot read signing key '{path}'", hint=f"mv {path} {path}.old") from exc
         if not isinstance(key, Ed25519PrivateKey):
             raise EvidenceError(f"'{path}' is not an Ed25519 key", hint=f"mv {path} {path}.old")
         return key
@@ -338,8 +362,23 @@ def _line_hash(line: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.json_bytes({k: v for k, v in line.items() if k != "hash"})).hexdigest()
 
 
-def _seal_bytes(count: int, head: str) -> bytes:
-    return canonical.length_prefixed((_SEAL_DOMAIN, str(count).encode(), head.encode()))
+def _as_read(value: Any) -> Any:
+    """Return a value as a reader of its JSON gets it (keys are strings), so that both see one order of keys."""
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    canonical.json_bytes(plain)
+    return plain
+
+
+def _canonical_or_empty(line: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical.json_bytes(line)
+    except ValueError:  # NaN or half a surrogate pair: JSON to Python, but never written here
+        return b""
+
+
+def _seal_bytes(seal: Mapping[str, Any]) -> bytes:
+    signed = {k: v for k, v in seal.items() if k not in ("signature", "hash")}
+    return canonical.length_prefixed((_SEAL_DOMAIN, canonical.json_bytes(signed)))
 
 
 def _raw_public(key: Ed25519PublicKey) -> bytes:

@@ -18,12 +18,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with one object. ``message`` says what and where; ``fix`` is the exact statement or command."""
+    """What is wrong with ``target``: ``message`` says what and where, ``fix`` is the exact statement or command."""
 
     code: str
     name: str
     severity: Severity
-    object: str
+    target: str
     message: str
     fix: str = ""
     refs: tuple[str, ...] = ()
@@ -31,8 +31,8 @@ class Finding:
 
     @property
     def key(self) -> str:
-        """Stable across runs and machines: 16 hex digits of code and object."""
-        return hashlib.sha256(canonical.length_prefixed((self.code.encode(), self.object.encode()))).hexdigest()[:16]
+        """Stable across runs and machines: 16 hex digits of code and target."""
+        return hashlib.sha256(canonical.length_prefixed((self.code.encode(), self.target.encode()))).hexdigest()[:16]
 
     def to_json(self) -> dict[str, object]:
         """Shape: the fields by name, ``key`` and the members of ``where`` beside them."""
@@ -41,7 +41,7 @@ class Finding:
             "code": self.code,
             "name": self.name,
             "severity": str(self.severity),
-            "object": self.object,
+            "object": self.target,
             "message": self.message,
             "fix": self.fix,
             "refs": list(self.refs),

@@ -11,7 +11,9 @@ MASK = "<redacted>"
 
 # What looks like a credential in the texts that libpq, HTTP clients and URLs produce.
 _PATTERNS = (
-    re.compile(r"(?i)(\b(?:password|passwd|pgpassword|secret|token|secret_key|secret_id)\b[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)"),
+    re.compile(
+        r"(?i)(\b(?:password|passwd|pgpassword|secret|token|secret_key|secret_id)\b[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)"
+    ),
     re.compile(r"(?i)(\bauthorization\b[\"']?\s*[:=]\s*[\"']?(?:bearer|basic)\s+)([^\s\"',]+)"),
     re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*:)([^\s@/]+)(?=@)"),
     re.compile(r"(?i)(\b(?:scram-sha-256\$\d+:|password\s+))('[^']*'|\S+)"),

@@ -202,15 +202,21 @@ def spawn(
     return ProcessId.of(child.pid) or ProcessId(child.pid, 0)
 
 
-def stop(process: ProcessId, *, patience_s: float = 10, first: int = signal.SIGTERM, clock: Clock = SYSTEM) -> bool:
+def stop(
+    process: ProcessId,
+    *,
+    ladder: Sequence[tuple[int, float]] = ((signal.SIGTERM, 10.0),),
+    clock: Clock = SYSTEM,
+) -> bool:
     """Stop a process that was started here or by an earlier run; returns False where it was already gone.
 
-    Sends ``first``, waits ``patience_s``, then SIGKILL; a pid that now belongs to another process is left alone.
+    ``ladder`` is signals with the seconds that each is given; SIGKILL comes last. A pid that now belongs to another
+    process is left alone. Errors: ``ProgramError`` where not even SIGKILL ends it.
     """
     if not process.alive:
         _reap(process.pid)
         return False
-    for sig, wait_s in ((first, patience_s), (signal.SIGKILL, 10.0)):
+    for sig, wait_s in (*ladder, (signal.SIGKILL, 10.0)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, sig)
         deadline = clock.monotonic() + wait_s

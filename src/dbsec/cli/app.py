@@ -28,7 +28,7 @@ class LazyGroup(TyperGroup):
         module = cmd_name.replace("-", "_")
         if module not in discovery.names_in(commands):
             return None
-        if ctx.resilient_parsing or ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]:
+        if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
             return _placeholder(cmd_name, module)
         loaded = importlib.import_module(f"{commands.__name__}.{module}")
         command = typer.main.get_command(loaded.COMMAND)

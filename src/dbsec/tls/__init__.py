@@ -1,0 +1,1 @@
+"""Encryption in transit: certificates, server configuration, and the drills that attack it."""

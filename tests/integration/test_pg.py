@@ -1,0 +1,50 @@
+"""A real server as dbsec sees it: identity, sessions, standby."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbsec.errors import ConnectError, ProgramError
+from dbsec.lab import ports
+from dbsec.pg import connect, facts
+from dbsec.pg.instance import Instance
+from dbsec.secret import Secret
+
+pytestmark = pytest.mark.pg(15, 17, 18)
+
+
+def test_identity_and_sessions(database):
+    with connect(database.conninfo) as one, connect(database.conninfo, application_name="orders@blue"):
+        who = facts.server(one)
+        others = [s for s in facts.sessions(one) if s.application == "orders@blue"]
+    assert who.major == database.cluster.major
+    assert who.database == database.conninfo.dbname
+    assert [(s.network, s.encrypted) for s in others] == [(True, False)]
+
+
+def test_wrong_password_is_refused_and_never_shown(database):
+    with pytest.raises(ConnectError, match="password authentication failed") as refused:
+        connect(database.conninfo.but(password=Secret("hunter2-wrong")))
+    assert "hunter2" not in f"{refused.value!r} {refused.value.__cause__!r} {database.conninfo!r}"
+
+
+def test_standby_streams_and_its_configuration_holds_no_password(cluster_factory):
+    primary = cluster_factory()
+    data = primary.instance.data.parent / "standby"
+    (port,) = ports.free(1)
+    standby = Instance(primary.instance.binaries, data, port, data.with_suffix(".log"), primary.account)
+    standby.clone(primary.admin, slot="standby1")
+    standby.start()
+    try:
+        with connect(primary.admin) as admin:
+            walsenders = [s for s in facts.sessions(admin) if s.backend == "walsender"]
+        assert len(walsenders) == 1
+        password = primary.admin.password.reveal()
+        assert not [p for p in data.glob("*.conf") if password in p.read_text()]
+    finally:
+        standby.destroy()
+
+
+def test_port_in_use_is_told_and_nothing_is_left_running(cluster, cluster_factory):
+    with pytest.raises(ProgramError, match="did not start on port"):
+        cluster_factory(port=str(cluster.instance.port))

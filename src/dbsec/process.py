@@ -177,7 +177,7 @@ def spawn(
     ``inherit`` are file descriptors that the child keeps. Errors: ``ProgramMissing``, ``ProgramError``.
     """
     uid, gid, groups = _identity(account)
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         child = subprocess.Popen(
             [str(a) for a in argv],

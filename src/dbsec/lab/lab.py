@@ -1,0 +1,218 @@
+"""The lab: every server up in parallel, described in one file, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbsec import files, process
+from dbsec.errors import LabError, ProgramError
+from dbsec.lab import account, cluster, objectstore, openbao, ports
+from dbsec.lab.cluster import Profile
+from dbsec.lab.site import Site
+from dbsec.lab.state import State, stop_all
+from dbsec.pg import Conninfo
+from dbsec.pg.binaries import Binaries, Source, find
+from dbsec.pg.instance import Instance
+from dbsec.process import Account
+from dbsec.progress import Progress
+from dbsec.secret import Secret
+from dbsec.tls.ca import Authority
+
+_NEEDED_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to bring up. ``profile`` None is TLS by the lab's CA; ``port`` 0 is any free one."""
+
+    folder: Path
+    programs: Path
+    postgres: Source = Source.WHEEL
+    port: int = 0
+    profile: Callable[[Site], Profile] = cluster.encrypted_profile
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """A running lab. ``admin`` is the superuser's conninfo as the lab was started."""
+
+    site: Site
+    primary: Instance
+    standby: Instance
+    admin: Conninfo
+
+    @property
+    def folder(self) -> Path:
+        return self.site.folder
+
+    def down(self) -> list[str]:
+        """Stop every server and delete the lab's folder; returns what had to be stopped."""
+        return down(self.folder)
+
+
+def up(plan: Plan, *, progress: Progress) -> Lab:
+    """Bring the lab up; what a killed run left is stopped first.
+
+    Locks: an flock beside the folder while it comes up: a second ``up`` waits and then finds it running.
+    Errors: ``LabError`` where it is already up, or something stops the start; then all that had started is stopped.
+    """
+    who = account.server_account(progress)
+    _prepare_home(plan.folder.parent, who)
+    with files.locked(plan.folder.parent / f".{plan.folder.name}.lock"):
+        _clear_leftovers(plan.folder, progress)
+        site = _site(plan, who)
+        try:
+            return _bring_up(plan, site, progress)
+        except BaseException:
+            progress.step("stopping what had started")
+            stop_all(site.state)
+            raise
+
+
+def load(folder: Path) -> State:
+    """Read a lab that is up. Errors: ``LabError`` where there is none."""
+    state = State.load(folder)
+    if state is None or not any(s.process.alive for s in state.servers.values()):
+        raise LabError(f"no lab is up in '{folder}'", hint="dbsec lab up")
+    return state
+
+
+def down(folder: Path) -> list[str]:
+    """Stop what runs in a lab's folder, also what a killed run left, and delete the folder."""
+    state = State.load(folder)
+    stopped = stop_all(state) if state else []
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise LabError(f"cannot delete '{folder}'", hint=f"rm -r {folder}")
+    return stopped
+
+
+def exports(state: State) -> Mapping[str, str]:
+    """Name the environment variables with which psql, bao and the AWS tools reach the lab; credentials by file."""
+    primary = state.facts["postgres"]
+    bao, store = state.facts["openbao"], state.facts["objectstore"]
+    return {
+        "PGHOST": "localhost",
+        "PGHOSTADDR": ports.LOOPBACK,
+        "PGPORT": str(primary["port"]),
+        "PGUSER": cluster.SUPERUSER,
+        "PGDATABASE": "postgres",
+        "PGPASSFILE": str(primary["passfile"]),
+        **{k: str(v) for k, v in primary["environment"].items()},
+        "BAO_ADDR": bao["address"],
+        "BAO_CACERT": state.facts["ca"],
+        "BAO_TOKEN": f"$(cat '{bao['token']}')",
+        "AWS_ENDPOINT_URL": store["address"],
+        "AWS_CA_BUNDLE": state.facts["ca"],
+        "AWS_SHARED_CREDENTIALS_FILE": store["credentials"],
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def _bring_up(plan: Plan, site: Site, progress: Progress) -> Lab:
+    binaries = _examined(find(plan.postgres, cache=plan.programs / "pg0"))
+    progress.step(f"PostgreSQL {binaries.version} ({binaries.source}), OpenBao and S3 in {site.folder}")
+    sql, standby, api, raft = ports.free(4)
+    sql = plan.port or sql
+    profile = plan.profile(site)
+    with ThreadPoolExecutor(3) as pool, ExitStack() as failed:
+        started = pool.submit(cluster.start, site, binaries, profile, port=sql, standby_port=standby)
+        others = {
+            "OpenBao": pool.submit(openbao.start, site, port=api, cluster_port=raft),
+            "object store": pool.submit(objectstore.start, site),
+        }
+        failed.callback(lambda: stop_all(site.state))  # so that the other threads' waits end at once
+        pair = started.result()
+        progress.step("PostgreSQL is up: the primary, and a standby that streams")
+        for name, future in others.items():
+            future.result()
+            progress.step(f"{name} is up")
+        failed.pop_all()
+    environment = {f"PG{name.upper()}": value for name, value in profile.admin.items()}
+    passfile = site.write("secrets/pgpass", pair.admin.passfile_line())
+    site.state.tell(
+        ca=str(site.ca_path),
+        postgres={
+            "port": sql,
+            "standby_port": standby,
+            "passfile": str(passfile),
+            "environment": environment,
+            "source": str(binaries.source),
+            "version": binaries.version,
+        },
+    )
+    return Lab(site, pair.primary, pair.standby, pair.admin)
+
+
+def _site(plan: Plan, who: Account) -> Site:
+    folder = plan.folder
+    folder.mkdir(mode=0o700)
+    owner = None if who.is_current else (who.uid, who.gid)
+    if owner:
+        shutil.chown(folder, *owner)
+    if not account.may_enter(who, folder):
+        folder.rmdir()
+        raise LabError(
+            f"account '{who.name}' may not enter '{folder}': a folder above is closed to it",
+            hint="set DBSEC_HOME to a folder that every account may enter, such as /var/lib/dbsec",
+        )
+    free = shutil.disk_usage(folder).free
+    if free < _NEEDED_BYTES:
+        raise LabError(f"'{folder}' has {free >> 20} MiB free, the lab needs {_NEEDED_BYTES >> 20}", hint="df -h")
+    authority = Authority.create("dbsec lab CA", days=30)
+    site = Site(folder, plan.programs, who, authority, State(folder, secrets.token_hex(16)))
+    for name in ("secrets", "logs"):
+        site.subfolder(name)
+    files.write_atomic(site.ca_path, authority.certificate, mode=0o644, owner=owner)
+    site.secret("postgres", Secret(secrets.token_urlsafe(24)))
+    site.state.tell(account=who.name)
+    return site
+
+
+def _prepare_home(home: Path, who: Account) -> None:
+    """Make the home traversable by the account and readable by none."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not who.is_current:
+            home.chmod(0o711)
+    except OSError as exc:
+        raise LabError(f"cannot make '{home}': {exc.strerror}", hint="set DBSEC_HOME to another folder") from exc
+
+
+def _clear_leftovers(folder: Path, progress: Progress) -> None:
+    state = State.load(folder)
+    if state and all(s.process.alive for s in state.servers.values()) and "postgres" in state.facts:
+        raise LabError(f"the lab in '{folder}' is already up", hint="dbsec lab status, or dbsec lab down")
+    if folder.exists():
+        progress.step("an earlier lab did not end well: stopping what it left")
+        down(folder)
+
+
+def _examined(binaries: Binaries) -> Binaries:
+    """Run the server once as ourselves: a missing library is told by name before anything starts."""
+    try:
+        process.run([binaries.program("initdb"), "--version"], cwd=Path("/"), env=binaries.env)
+    except ProgramError as exc:
+        library = exc.tail.partition("libraries:")[2].partition(":")[0].strip()
+        hint = f"install the package that holds {library}" if library else "dbsec lab up --postgres system"
+        raise LabError(f"PostgreSQL {binaries.version} does not run here: {exc.tail}", hint=hint) from exc
+    return binaries
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """Return ``DBSEC_HOME``, or ``.dbsec`` here; for root below a closed folder ``/var/lib/dbsec`` instead.
+
+    PostgreSQL runs as another account than root, which must be able to reach its data.
+    """
+    if "DBSEC_HOME" in environ:
+        return Path(environ["DBSEC_HOME"]).absolute()
+    here = Path.cwd() / ".dbsec"
+    closed = os.geteuid() == 0 and any(not p.stat().st_mode & 0o001 for p in here.parents)
+    return Path("/var/lib/dbsec") / str(Path.cwd()).strip("/").replace("/", "-") if closed else here

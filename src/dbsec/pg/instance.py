@@ -53,20 +53,17 @@ class Instance:
         The password goes to a private passfile beside the data folder, never into the configuration: the recovery
         settings that ``pg_basebackup -R`` writes would hold it in clear.
         """
-        passfile = self.data.parent / f".{self.data.name}.pgpass"
-        files.write_atomic(passfile, primary.passfile_line(), owner=self._owner)
-        source = Conninfo({**primary.params, "passfile": str(passfile)})
+        source = self._by_passfile(primary)
         argv = ("--pgdata", self.data, "--wal-method", "stream", "--create-slot", "--slot", slot, "--no-sync")
         self._run("pg_basebackup", "--dbname", source.text(), *argv, "--checkpoint", "fast")
-        self.configure(
-            {
-                "port": str(self.port),
-                "primary_conninfo": source.but(dbname=None, application_name=self.data.name).text(),
-                "primary_slot_name": slot,
-                "hot_standby_feedback": "on",
-            }
-        )
+        self.configure({"port": str(self.port), "primary_slot_name": slot, "hot_standby_feedback": "on"})
+        self._follow(source)
         files.write_atomic(self.data / "standby.signal", "", owner=self._owner)
+
+    def follow(self, primary: Conninfo) -> None:
+        """Let a running standby reach its primary by other parameters: a reload, and its receiver reconnects."""
+        self._follow(self._by_passfile(primary))
+        self.reload()
 
     def configure(self, settings: Mapping[str, str]) -> None:
         """Merge settings into the cluster's own included file; they count after a reload or a start."""
@@ -136,6 +133,14 @@ class Instance:
     @property
     def _owner(self) -> tuple[int, int] | None:
         return (self.account.uid, self.account.gid) if self.account and not self.account.is_current else None
+
+    def _by_passfile(self, primary: Conninfo) -> Conninfo:
+        passfile = self.data.parent / f".{self.data.name}.pgpass"
+        files.write_atomic(passfile, primary.passfile_line(), owner=self._owner)
+        return Conninfo({**primary.params, "passfile": str(passfile)})
+
+    def _follow(self, source: Conninfo) -> None:
+        self.configure({"primary_conninfo": source.but(dbname=None, application_name=self.data.name).text()})
 
     def _configured(self) -> dict[str, str]:
         try:

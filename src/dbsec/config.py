@@ -1,0 +1,71 @@
+"""``dbsec.toml``: what must hold of the service, what a restore may cost, and how often what is rotated."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dbsec.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and a key that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SloSettings(Section):
+    """``[slo]``: the share of requests that succeed, and the 99th percentile of latency."""
+
+    availability: float = Field(0.999, gt=0, le=1)
+    p99_ms: float = Field(500.0, gt=0)
+
+
+class Objectives(Section):
+    """``[objectives]``: what a restore may lose and last, and how far back it must reach."""
+
+    rpo_s: float = Field(60, gt=0)
+    rto_s: float = Field(900, gt=0)
+    recovery_window_days: int = Field(14, gt=0)
+
+
+class Config(Section):
+    """The whole file; pillars read their own tables through ``section``."""
+
+    slo: SloSettings = SloSettings()
+    objectives: Objectives = Objectives()
+    rotation: dict[str, str] = Field(default_factory=dict)
+    pillars: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    def section(self, name: str, model: type[M]) -> M:
+        """Read a pillar's table as its own settings model. Errors: ``ConfigError`` naming the key."""
+        return _validated(model, self.pillars.get(name, {}), f"dbsec.toml [{name}]")
+
+
+def load(path: Path | None) -> Config:
+    """Read a file; None gives the defaults. Errors: ``ConfigError`` with file, key and what is wrong."""
+    if path is None:
+        return Config()
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"cannot read '{path}': {exc.strerror}", hint="dbsec init .") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"'{path}' is not TOML: {exc}") from exc
+    own = {name: table for name, table in tables.items() if name in ("slo", "objectives", "rotation")}
+    rest = {name: table for name, table in tables.items() if name not in own}
+    return _validated(Config, {**own, "pillars": rest}, str(path))
+
+
+def _validated(model: type[M], values: dict[str, Any], where: str) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: '{key}': {first['msg'].lower()}") from exc

@@ -1,0 +1,191 @@
+"""Runs the chapters in order: attack, harden, attack again, under load, every outcome recorded and sealed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dbsec import discovery
+from dbsec.clock import SYSTEM
+from dbsec.config import SloSettings
+from dbsec.demo import baseline, chapters, impact
+from dbsec.demo.chapter import Audience, Chapter
+from dbsec.demo.impact import Span
+from dbsec.demo.stage import Stage
+from dbsec.errors import UsageError
+from dbsec.evidence import Outcome, Phase, Provenance, Recorder, signing_key
+from dbsec.lab import lab
+from dbsec.lab.dataset import Dataset, Scale
+from dbsec.lab.deployment import deployment_folder
+from dbsec.lab.load import Load, LoadPlan
+from dbsec.lab.service import Service
+from dbsec.pg import facts
+from dbsec.pg.binaries import Source
+from dbsec.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run. ``home`` is DBSEC_HOME, ``out`` the report's folder; ``only`` names one chapter."""
+
+    home: Path
+    out: Path
+    postgres: Source = Source.WHEEL
+    scale: Scale = Scale.DEFAULT
+    seed: int = 15
+    rate_per_s: float = 40.0
+    keep: bool = False
+    only: str = ""
+    slo: SloSettings = field(default_factory=SloSettings)
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How it ended. ``failed`` are drills whose after is not PASS; ``vacuous`` those whose before is not FAIL."""
+
+    evidence: Path
+    drills: int
+    failed: tuple[str, ...]
+    vacuous: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return self.drills > 0 and not self.failed and not self.vacuous
+
+
+def found() -> list[Chapter]:
+    """Return every chapter of the folder in its order."""
+    return sorted(discovery.constants_in(chapters, "CHAPTER").values(), key=lambda c: (c.order, c.name))
+
+
+def run(options: Options, *, audience: Audience, progress: Progress) -> Result:
+    """Bring everything up, run the chapters, seal the evidence, and take everything down again.
+
+    Errors: ``UsageError`` for a chapter that is not there; ``LabError``. Whatever ends the run, a Ctrl-C too, every
+    process is stopped (but with ``keep``) and the logs are copied to ``out/logs``.
+    """
+    sequence = found()
+    if options.only and options.only not in {c.name for c in sequence}:
+        raise UsageError(f"no chapter '{options.only}'", hint=f"choose one of: {', '.join(c.name for c in sequence)}")
+    _prepare(options.out)
+    with ExitStack() as ended:
+        plan = lab.Plan(options.home / "demo", options.home / "programs", options.postgres, profile=baseline.profile)
+        up = lab.up(plan, progress=progress)
+        if not options.keep:
+            ended.callback(up.down)
+        ended.callback(_copy_logs, up.folder / "logs", options.out / "logs")
+        audience.lab(_banner(up))
+        provenance = options.provenance or Provenance.here()
+        recorder = ended.enter_context(Recorder(options.out / "evidence.jsonl", provenance))
+        stage = Stage(up, deployment_folder(), recorder, audience, progress, baseline.logins(up))
+        ended.callback(stage.close)
+        dataset = baseline.furnish(stage, options.scale, seed=options.seed)
+        with stage.admin() as connection:
+            recorder.about(facts.server(connection).to_json())
+        _run_chapters(stage, sequence, dataset, options, ended)
+        recorder.seal(signing_key(options.home / "keys"))
+        return _result(options.out / "evidence.jsonl", recorder.lines)
+
+
+def _run_chapters(
+    stage: Stage, sequence: Sequence[Chapter], dataset: Dataset, options: Options, ended: ExitStack
+) -> None:
+    """Start service and load where they are due, run each chapter, and judge the service in the end."""
+    spans: list[Span] = []
+    load: Load | None = None
+    for chapter in sequence:
+        if options.only and chapter.name != options.only:
+            stage.progress.step(f"chapter {chapter.name}: applied without its attacks")
+            chapter.harden(stage)
+            continue
+        if load is None:
+            stage.service = Service.start(stage.lab.site, stage.login("service"))
+            load = _start_load(stage, dataset, options)
+            ended.callback(load.stop)
+        spans += _perform(stage, chapter)
+        if options.only:
+            break
+    if load is not None:
+        load.stop()
+        impact.record(stage.recorder, load.samples(), spans, options.slo, stage.audience)
+
+
+def _perform(stage: Stage, chapter: Chapter) -> list[Span]:
+    """Run one chapter: observe, attack, harden, attack again."""
+    recorder, audience = stage.recorder, stage.audience
+    recorder.chapter(chapter.name, title=chapter.title, summary=chapter.summary)
+    audience.chapter(chapter)
+    spans: list[Span] = []
+
+    def span(kind: str, began: datetime) -> None:
+        spans.append(Span(chapter.name, kind, began, SYSTEM.now()))
+
+    began = SYSTEM.now()
+    for control, name, seen in chapter.observe(stage):
+        audience.line(recorder.record(control, name, seen, chapter=chapter.name, phase=Phase.BASELINE))
+    drills = chapter.drills(stage)
+    _attack(stage, chapter, Phase.BEFORE)
+    span("before", began)
+    if drills:
+        audience.phase("harden")
+        began = SYSTEM.now()
+        chapter.harden(stage)
+        span("apply", began)
+        began = SYSTEM.now()
+        _attack(stage, chapter, Phase.AFTER)
+        span("after", began)
+    audience.finished(chapter)
+    return spans
+
+
+def _attack(stage: Stage, chapter: Chapter, phase: Phase) -> None:
+    drills = chapter.drills(stage)
+    if drills:
+        stage.audience.phase(f"attack {phase}")
+    for drill in drills:
+        stage.audience.line(stage.recorder.run(drill, chapter=chapter.name, phase=phase))
+
+
+def _start_load(stage: Stage, dataset: Dataset, options: Options) -> Load:
+    if stage.service is None:
+        raise UsageError("there is no service to load")
+    plan = LoadPlan.of(dataset, base_url=stage.service.base_url, rate_per_s=options.rate_per_s, seed=options.seed)
+    load = Load.start(plan, stage.lab.folder)
+    return load
+
+
+def _result(evidence: Path, lines: Sequence[dict[str, Any]]) -> Result:
+    seen = [line for line in lines if line["kind"] == "observation"]
+    after = [line for line in seen if line["phase"] == Phase.AFTER]
+    before = [line for line in seen if line["phase"] == Phase.BEFORE]
+    return Result(
+        evidence,
+        len(after),
+        tuple(f"{line['control']} {line['drill']}" for line in after if line["outcome"] != Outcome.PASS),
+        tuple(f"{line['control']} {line['drill']}" for line in before if line["outcome"] != Outcome.FAIL),
+    )
+
+
+def _banner(up: lab.Lab) -> list[str]:
+    servers = ", ".join(f"{s.name} {s.version}" for s in up.site.state.servers.values())
+    return [servers, f"run as {up.site.account.name} in {up.folder}", "lab binaries and keys: not for production"]
+
+
+def _prepare(out: Path) -> None:
+    try:
+        for name in ("logs", "screens"):
+            shutil.rmtree(out / name, ignore_errors=True)
+            (out / name).mkdir(parents=True)
+    except OSError as exc:
+        raise UsageError(f"cannot write to '{out}': {exc.strerror}", hint="choose another --out") from exc
+
+
+def _copy_logs(logs: Path, out: Path) -> None:
+    for log in sorted(logs.glob("*.log")):
+        shutil.copyfile(log, out / log.name)

@@ -1,0 +1,129 @@
+"""The reference service as a process of the lab: started, told to reconnect, looked at, stopped."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from dbsec import process, retry
+from dbsec.errors import ApplyError, GaveUp, LabError, ProgramError
+from dbsec.lab import ports
+from dbsec.lab.deployment import deployment_folder
+from dbsec.lab.site import Site, must_live
+from dbsec.pg import Conninfo
+from dbsec.process import Account, ProcessId
+from dbsec.secret import Secret
+
+NAME = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One running release. Its DSN lies in a private file that it reads again on SIGHUP."""
+
+    site: Site
+    name: str
+    release: str
+    process: ProcessId
+    port: int
+    dsn_file: Path
+
+    @classmethod
+    def start(cls, site: Site, dsn: Conninfo, *, release: str = "blue", rate_per_s: int = 2000) -> Service:
+        """Start a release and wait until it answers. Errors: ``LabError`` with the end of its log."""
+        name = f"{NAME}-{release}"
+        (port,) = ports.free(1)
+        who = _python_account(site)
+        dsn_file = _private(site, f"{name}.dsn", dsn.text(), who)
+        key_file = _private(site, f"{name}.session", secrets.token_urlsafe(48), who)
+        argv: list[str | Path] = [sys.executable, "-m", "uvicorn", "app.main:app", "--app-dir", deployment_folder()]
+        argv += ["--host", ports.LOOPBACK, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+        env = {
+            "APP_DSN": f"file:{dsn_file}",
+            "APP_SESSION_KEY": f"file:{key_file}",
+            "APP_RELEASE": release,
+            "APP_RATE_PER_S": str(rate_per_s),
+            "APP_POOL_MAX": "12",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        pid = site.start(name, argv, ports={"http": port}, env=env, account=who)
+        service = cls(site, name, release, pid, port, dsn_file)
+        service._wait_until_healthy()
+        return service
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{ports.LOOPBACK}:{self.port}"
+
+    def health(self) -> dict[str, Any]:
+        """Read /healthz. Errors: ``httpx.HTTPError``."""
+        reply = httpx.get(f"{self.base_url}/healthz", timeout=5, trust_env=False)
+        reply.raise_for_status()
+        return dict(reply.json())
+
+    def reconnect(self, dsn: Conninfo, *, within_s: float = 20) -> None:
+        """Give the service another DSN and wait until no connection of the old one is left.
+
+        Requests in flight end on the old pool, so none fails. Errors: ``ApplyError`` where the new DSN does not
+        work; the service then goes on with the old one.
+        """
+        before = self.health()
+        old = self.dsn_file.read_text()
+        _private(self.site, self.dsn_file.name, dsn.text(), _python_account(self.site))
+        os.kill(self.process.pid, signal.SIGHUP)
+
+        def switched() -> bool:
+            now = self.health()
+            if str(now.get("reconnect", "")).startswith("failed"):
+                raise ApplyError(f"{self.name} keeps its old login: {now['reconnect']}", hint=f"see {self._log}")
+            return bool(now["generation"] > before["generation"] and now["draining"] == 0)
+
+        try:
+            retry.wait_until(switched, within_s=within_s, what=f"{self.name} to change its login")
+        except (ApplyError, GaveUp, httpx.HTTPError):
+            _private(self.site, self.dsn_file.name, old, _python_account(self.site))
+            raise
+
+    def stop(self) -> None:
+        """Let requests in flight end, and stop it."""
+        process.stop(self.process)
+        self.site.state.forget(self.name)
+
+    @property
+    def _log(self) -> Path:
+        return self.site.folder / "logs" / f"{self.name}.log"
+
+    def _wait_until_healthy(self) -> None:
+        def healthy() -> None:
+            must_live(self.process, self.name, self._log)
+            self.health()
+
+        try:
+            retry.retry(healthy, on=(httpx.HTTPError,), within_s=30, what=f"{self.name} to answer")
+        except GaveUp as exc:
+            raise LabError(f"{exc}: {process.last_lines(self._log)}", hint=f"see {self._log}") from exc
+
+
+def _python_account(site: Site) -> Account:
+    """Return the servers' account where it may run this Python, else ours: a Python below /root is closed to it."""
+    try:
+        process.run([sys.executable, "-c", "import dbsec"], cwd=site.folder, account=site.account)
+    except ProgramError:
+        return Account.current()
+    return site.account
+
+
+def _private(site: Site, name: str, text: str, who: Account) -> Path:
+    path = site.secret(name, Secret(text))
+    if not who.is_current:
+        os.chown(path, who.uid, who.gid)
+    elif site.owner:
+        os.chown(path, os.geteuid(), os.getegid())
+    return path

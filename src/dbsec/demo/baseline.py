@@ -11,7 +11,7 @@ from psycopg import sql
 from dbsec import process
 from dbsec.demo.stage import DATABASE, Stage
 from dbsec.lab import dataset, ports
-from dbsec.lab.cluster import SUPERUSER, Profile
+from dbsec.lab.cluster import Profile
 from dbsec.lab.dataset import Dataset, Scale
 from dbsec.lab.lab import Lab
 from dbsec.lab.site import SERVER_NAMES, Site
@@ -24,7 +24,7 @@ LEGACY = "app_legacy"
 _REPORTS = 3
 
 
-def profile(site: Site) -> Profile:
+def profile(_: Site) -> Profile:
     """Return a server whose TLS nobody can check, which also takes plaintext, with md5 passwords, for everyone."""
     pair = self_signed(SERVER_NAMES)
     loopback = f"{ports.LOOPBACK}/32"

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from dbsec.demo.stage import Stage
 
 
+Seen = tuple[Control, str, Observation]
+
+
 @dataclass(frozen=True, slots=True)
 class Chapter:
     """One control family: its drills run before and after ``harden``, under load.
 
-    ``order`` places it (the folder's numbers leave gaps). ``observe`` records what is not an attack: lines of phase
-    ``baseline``. ``exhibits`` are shown beside what the chapter changed, after it. A chapter is found by its file.
+    ``order`` places it; the numbers leave gaps. What ``observe`` yields is recorded in phase ``baseline``, what
+    ``harden`` yields in phase ``during``: what was seen of the system, and of the change itself.
     """
 
     name: str
@@ -25,8 +28,8 @@ class Chapter:
     title: str
     summary: str
     drills: Callable[[Stage], Sequence[Drill]] = lambda _: ()
-    harden: Callable[[Stage], Observation | None] = lambda _: None
-    observe: Callable[[Stage], Iterable[tuple[Control, str, Observation]]] = lambda _: ()
+    harden: Callable[[Stage], Iterable[Seen]] = lambda _: ()
+    observe: Callable[[Stage], Iterable[Seen]] = lambda _: ()
 
 
 class Audience(Protocol):

@@ -102,7 +102,7 @@ def _run_chapters(
     for chapter in sequence:
         if options.only and chapter.name != options.only:
             stage.progress.step(f"chapter {chapter.name}: applied without its attacks")
-            chapter.harden(stage)
+            list(chapter.harden(stage))
             continue
         if load is None:
             stage.service = Service.start(stage.lab.site, stage.login("service"))
@@ -135,7 +135,8 @@ def _perform(stage: Stage, chapter: Chapter) -> list[Span]:
     if drills:
         audience.phase("harden")
         began = SYSTEM.now()
-        chapter.harden(stage)
+        for control, name, seen in chapter.harden(stage):
+            audience.line(recorder.record(control, name, seen, chapter=chapter.name, phase=Phase.DURING))
         span("apply", began)
         began = SYSTEM.now()
         _attack(stage, chapter, Phase.AFTER)
@@ -156,8 +157,7 @@ def _start_load(stage: Stage, dataset: Dataset, options: Options) -> Load:
     if stage.service is None:
         raise UsageError("there is no service to load")
     plan = LoadPlan.of(dataset, base_url=stage.service.base_url, rate_per_s=options.rate_per_s, seed=options.seed)
-    load = Load.start(plan, stage.lab.folder)
-    return load
+    return Load.start(plan, stage.lab.folder)
 
 
 def _result(evidence: Path, lines: Sequence[dict[str, Any]]) -> Result:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dbsec.clock import SYSTEM
-from dbsec.demo.chapter import Chapter
+from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.stage import Stage
 from dbsec.evidence import Control, Observation, Outcome
 from dbsec.pg import facts
@@ -40,7 +40,7 @@ SELECT (SELECT count(*) FROM pg_roles WHERE rolsuper AND rolcanlogin),
 """
 
 
-def observe(stage: Stage) -> Iterator[tuple[Control, str, Observation]]:
+def observe(stage: Stage) -> Iterator[Seen]:
     """Read what is there, and leave the service alone for a while so that its normal latency is known."""
     with stage.admin() as connection:
         settings = facts.settings(connection, _SETTINGS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dbsec import roles
 from dbsec.demo.baseline import LEGACY
-from dbsec.demo.chapter import Chapter
+from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.stage import Stage
 from dbsec.evidence import Drill
 from dbsec.roles import audit_log, drill
@@ -25,7 +25,7 @@ def drills(stage: Stage) -> Sequence[Drill]:
     return drill.drills(target)
 
 
-def harden(stage: Stage) -> None:
+def harden(stage: Stage) -> Iterator[Seen]:
     """Apply db/roles.toml, move service, migrator and standby to their own roles, and retire the old login."""
     model = roles.Model.load(stage.deployment / "db/roles.toml")
     with stage.admin() as admin:

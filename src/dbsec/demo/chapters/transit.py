@@ -2,13 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
-from dbsec.demo.chapter import Chapter
+from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.stage import Stage
-from dbsec.evidence import Drill
-from dbsec.lab.site import SERVER_NAMES
-from dbsec.pg import Conninfo
-from dbsec.tls import drill, server_config
+from dbsec.evidence import Drill, Observation, Outcome
+from dbsec.lab.cluster import SUPERUSER
+from dbsec.tls import drill, posture, server_config, sessions
+from dbsec.tls.ca import KeyPair
+from dbsec.tls.data_folder import DataFolder
 
-DRAIN_S = 5.0
+DRAIN_S = 4.0
+_BY_PASSWORD = ("app_readwrite", "app_readonly")
+_BY_CERTIFICATE = ("app_migrator", "app_backup")
+
+
+def drills(stage: Stage) -> Sequence[Drill]:
+    """Attack the wire: listen, pose as the server, come without a certificate."""
+    target = drill.TransitTarget(
+        service=lambda: stage.login("service"),
+        admin=lambda: stage.login("admin"),
+        authority=stage.lab.site.authority,
+        mtls=lambda: stage.login("migrator"),
+    )
+    return drill.drills(target)
+
+
+def harden(stage: Stage) -> Iterator[Seen]:
+    """Expand (TLS and plaintext), move every client to verify-full, contract (TLS only), drain what is left."""
+    site = stage.lab.site
+    pair = site.certificate()
+    _apply(stage, pair, transitional=True)
+    verified = {"sslmode": "verify-full", "sslrootcert": site.ca_path}
+    for who in ("admin", "migrator"):
+        stage.logins[who] = stage.login(who).but(**verified)
+    stage.reconnect_service(stage.login("service").but(**verified))
+    _follow_by_certificate(stage)
+    _apply(stage, pair, transitional=False)
+    with stage.admin() as admin:
+        drained = sessions.drain_plaintext(admin, deadline_s=DRAIN_S, progress=stage.progress)
+    seen = Observation(
+        Outcome.PASS,
+        f"{drained.already_encrypted} sessions were encrypted when plaintext was closed, "
+        f"{drained.left_by_themselves} left by themselves, {drained.terminated} were ended after {DRAIN_S:g} s",
+        {**asdict(drained), "deadline_s": DRAIN_S},
+    )
+    yield drill.SESSIONS, "drain of the sessions in clear", seen
+
+
+def _apply(stage: Stage, pair: KeyPair, *, transitional: bool) -> None:
+    authority = stage.lab.site.authority.certificate
+    lines = posture.hba(
+        scram=_BY_PASSWORD,
+        mtls=_BY_CERTIFICATE,
+        replication=("app_backup",),
+        admin=SUPERUSER,
+        transitional=transitional,
+    )
+    wanted = posture.Posture(pair, authority, authority, lines)
+    folder = DataFolder(stage.lab.primary.data)
+    with stage.admin() as admin:
+        planned = server_config.plan(admin, folder, wanted)
+    server_config.apply(stage.login("admin"), folder, planned, progress=stage.progress)
+
+
+def _follow_by_certificate(stage: Stage) -> None:
+    """Let the standby stream over verify-full with a client certificate of its own role."""
+    site, standby = stage.lab.site, stage.lab.standby
+    role = stage.login("standby").user
+    pair = site.authority.issue_client(role)
+    certificate, key = standby.write("client.crt", pair.certificate), standby.write("client.key", pair.key)
+    stage.logins["standby"] = stage.login("standby").but(
+        sslmode="verify-full", sslrootcert=site.ca_path, sslcert=certificate, sslkey=key
+    )
+    standby.follow(stage.login("standby"))
+
+
+CHAPTER = Chapter(
+    name="transit",
+    order=30,
+    title="Encryption in transit",
+    summary=(
+        "TLS only, by a certificate that clients check; SCRAM instead of md5; client certificates for the migrator "
+        "and the standby. The service moves without a failed request."
+    ),
+    drills=drills,
+    harden=harden,
+)

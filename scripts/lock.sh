@@ -27,3 +27,11 @@ for name in "$@"; do
         *) compile "$name" pyproject.toml --extra "$name" --constraint locks/test.txt ;;
     esac
 done
+
+# a benchmark's peers, each alone: their dependencies must not move ours
+for peer in alembic sslyze; do
+    echo "$peer" >"$scratch/$peer.in"
+    "$scratch/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-emit-find-links --no-annotate --no-header --output-file "benchmarks/peers/$peer.txt" "$scratch/$peer.in"
+    echo "benchmarks/peers/$peer.txt"
+done

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -15,7 +16,7 @@ from typer.core import TyperGroup
 
 from dbsec import __version__, discovery, log
 from dbsec.cli import commands, exits
-from dbsec.errors import DbsecError
+from dbsec.errors import DbsecError, ProgramMissing
 
 
 class LazyGroup(TyperGroup):
@@ -30,11 +31,22 @@ class LazyGroup(TyperGroup):
             return None
         if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
             return _placeholder(cmd_name, module)
-        loaded = importlib.import_module(f"{commands.__name__}.{module}")
+        loaded = _import(cmd_name, module)
         command = typer.main.get_command(loaded.COMMAND)
         command.name = cmd_name
         command.help = command.help or loaded.__doc__
         return command
+
+
+def _import(name: str, module: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"{commands.__name__}.{module}")
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] == "dbsec":
+            raise
+        raise ProgramMissing(
+            f"'dbsec {name}' needs '{exc.name}', which is not installed", hint="pip install 'dbsec[lab]'"
+        ) from exc
 
 
 def _placeholder(name: str, module: str) -> Any:

@@ -22,16 +22,16 @@ class Section(BaseModel):
 class SloSettings(Section):
     """``[slo]``: the share of requests that succeed, and the 99th percentile of latency."""
 
-    availability: float = Field(0.999, gt=0, le=1)
-    p99_ms: float = Field(500.0, gt=0)
+    availability: float = Field(default=0.999, gt=0, le=1)
+    p99_ms: float = Field(default=500.0, gt=0)
 
 
 class Objectives(Section):
     """``[objectives]``: what a restore may lose and last, and how far back it must reach."""
 
-    rpo_s: float = Field(60, gt=0)
-    rto_s: float = Field(900, gt=0)
-    recovery_window_days: int = Field(14, gt=0)
+    rpo_s: float = Field(default=60, gt=0)
+    rto_s: float = Field(default=900, gt=0)
+    recovery_window_days: int = Field(default=14, gt=0)
 
 
 class Config(Section):

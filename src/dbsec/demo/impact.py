@@ -17,7 +17,7 @@ from dbsec.lab.slo import Slo, buckets, judge
 CHAPTER = "service"
 SERVICE = Control(
     "SLO-SERVICE",
-    "the service keeps its objectives while it is hardened",
+    "The service keeps its objectives while it is hardened",
     "a control that costs an outage is switched off again",
     ("OWASP API4:2023",),
 )
@@ -31,6 +31,13 @@ class Span:
     kind: str
     start: datetime
     end: datetime
+
+    @property
+    def label(self) -> str:
+        return self.chapter if self.kind == "before" else f"{self.chapter}: {_WORDS[self.kind]}"
+
+
+_WORDS = {"apply": "harden", "after": "after"}
 
 
 def record(
@@ -79,5 +86,5 @@ def _plot(samples: Sequence[Sample], spans: Sequence[Span], slo: Slo) -> dict[st
         "p99_ms": folded.p99_ms,
         "max_ms": folded.max_ms,
         "slo_p99_ms": slo.p99_ms,
-        "bands": [{"label": s.chapter, "kind": s.kind, "from_s": at(s.start), "to_s": at(s.end)} for s in spans],
+        "bands": [{"label": s.label, "kind": s.kind, "from_s": at(s.start), "to_s": at(s.end)} for s in spans],
     }

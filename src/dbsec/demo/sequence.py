@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dbsec import discovery
+from dbsec import discovery, process
 from dbsec.clock import SYSTEM
 from dbsec.config import SloSettings
 from dbsec.demo import baseline, chapters, impact
@@ -20,9 +20,10 @@ from dbsec.demo.stage import Stage
 from dbsec.errors import UsageError
 from dbsec.evidence import Outcome, Phase, Provenance, Recorder, signing_key
 from dbsec.lab import lab
+from dbsec.lab import load as load_
 from dbsec.lab.dataset import Dataset, Scale
 from dbsec.lab.deployment import deployment_folder
-from dbsec.lab.load import Load, LoadPlan
+from dbsec.lab.load import DEFAULT_RATE_PER_S, Load
 from dbsec.lab.service import Service
 from dbsec.pg import facts
 from dbsec.pg.binaries import Source
@@ -38,7 +39,7 @@ class Options:
     postgres: Source = Source.WHEEL
     scale: Scale = Scale.DEFAULT
     seed: int = 15
-    rate_per_s: float = 40.0
+    rate_per_s: float = DEFAULT_RATE_PER_S
     keep: bool = False
     only: str = ""
     slo: SloSettings = field(default_factory=SloSettings)
@@ -107,7 +108,7 @@ def _run_chapters(
         if load is None:
             stage.service = Service.start(stage.lab.site, stage.login("service"))
             load = _start_load(stage, dataset, options)
-            ended.callback(load.stop)
+            ended.callback(process.stop, load.process)
         spans += _perform(stage, chapter)
         if options.only:
             break
@@ -156,8 +157,8 @@ def _attack(stage: Stage, chapter: Chapter, phase: Phase) -> None:
 def _start_load(stage: Stage, dataset: Dataset, options: Options) -> Load:
     if stage.service is None:
         raise UsageError("there is no service to load")
-    plan = LoadPlan.of(dataset, base_url=stage.service.base_url, rate_per_s=options.rate_per_s, seed=options.seed)
-    return Load.start(plan, stage.lab.folder)
+    plan = load_.Plan.of(dataset, stage.service.base_url, rate_per_s=options.rate_per_s)
+    return Load.start(plan, stage.lab.folder, env=stage.lab.site.mark)
 
 
 def _result(evidence: Path, lines: Sequence[dict[str, Any]]) -> Result:

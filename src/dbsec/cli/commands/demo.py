@@ -41,7 +41,9 @@ def demo(
     where = home()
     given = {"scale": scale, "postgres": postgres, "seed": seed, "config": settings.model_dump(mode="json")}
     provenance = Provenance.here(revision=_revision(), config=given, ticket=ticket)
-    options = Options(where, out.absolute(), postgres, scale, seed, 40.0, keep, chapter, settings.slo, provenance)
+    options = Options(
+        where, out.absolute(), postgres, scale, seed, keep=keep, only=chapter, slo=settings.slo, provenance=provenance
+    )
     view = StageView(sys.stderr, options.out / "screens")
     try:
         with view.progress() as progress:

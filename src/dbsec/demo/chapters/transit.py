@@ -9,7 +9,8 @@ from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.stage import Stage
 from dbsec.evidence import Drill, Observation, Outcome
 from dbsec.lab.cluster import SUPERUSER
-from dbsec.tls import drill, posture, server_config, sessions
+from dbsec.pg import Conninfo
+from dbsec.tls import drill, posture, server_config, server_plan, sessions
 from dbsec.tls.ca import KeyPair
 from dbsec.tls.data_folder import DataFolder
 
@@ -34,10 +35,9 @@ def harden(stage: Stage) -> Iterator[Seen]:
     site = stage.lab.site
     pair = site.certificate()
     _apply(stage, pair, transitional=True)
-    verified = {"sslmode": "verify-full", "sslrootcert": site.ca_path}
     for who in ("admin", "migrator"):
-        stage.logins[who] = stage.login(who).but(**verified)
-    stage.reconnect_service(stage.login("service").but(**verified))
+        stage.logins[who] = _verified(stage, who)
+    stage.reconnect_service(_verified(stage, "service"))
     _follow_by_certificate(stage)
     _apply(stage, pair, transitional=False)
     with stage.admin() as admin:
@@ -49,6 +49,11 @@ def harden(stage: Stage) -> Iterator[Seen]:
         {**asdict(drained), "deadline_s": DRAIN_S},
     )
     yield drill.SESSIONS, "drain of the sessions in clear", seen
+
+
+def _verified(stage: Stage, who: str) -> Conninfo:
+    """Check the server's name and CA, and give the password to no server that asks for it, whatever its certificate."""
+    return stage.login(who).but(sslmode="verify-full", sslrootcert=stage.lab.site.ca_path, require_auth="scram-sha-256")
 
 
 def _apply(stage: Stage, pair: KeyPair, *, transitional: bool) -> None:
@@ -63,7 +68,7 @@ def _apply(stage: Stage, pair: KeyPair, *, transitional: bool) -> None:
     wanted = posture.Posture(pair, authority, authority, lines)
     folder = DataFolder(stage.lab.primary.data)
     with stage.admin() as admin:
-        planned = server_config.plan(admin, folder, wanted)
+        planned = server_plan.plan(admin, folder, wanted)
     server_config.apply(stage.login("admin"), folder, planned, progress=stage.progress)
 
 
@@ -73,9 +78,7 @@ def _follow_by_certificate(stage: Stage) -> None:
     role = stage.login("standby").user
     pair = site.authority.issue_client(role)
     certificate, key = standby.write("client.crt", pair.certificate), standby.write("client.key", pair.key)
-    stage.logins["standby"] = stage.login("standby").but(
-        sslmode="verify-full", sslrootcert=site.ca_path, sslcert=certificate, sslkey=key
-    )
+    stage.logins["standby"] = _verified(stage, "standby").but(sslcert=certificate, sslkey=key)
     standby.follow(stage.login("standby"))
 
 

@@ -10,6 +10,7 @@
     +-- ProgramError            a program that failed, with the end of what it said   (exit 3)
     |   `-- ProgramMissing      a program or wheel that is not installed
     +-- GaveUp                  a wait or a retry that ended without success          (exit 3)
+    +-- JournalError            a journal that is damaged, in use, or of another job  (exit 3)
     +-- LabError                the lab cannot come up or is not up                   (exit 3)
     +-- ApplyError              a change that did not hold, and was rolled back       (exit 3)
     `-- EvidenceError           evidence that cannot be read                          (exit 3)
@@ -65,11 +66,15 @@ class ConnectError(DbsecError):
 
 
 class ProgramError(DbsecError):
-    """A program that ended with an error; ``tail`` is the end of what it printed."""
+    """A program that ended with an error; ``tail`` is the end of what it printed.
 
-    def __init__(self, message: str, *, tail: str = "", hint: str = "") -> None:
+    ``code`` is its exit code, the number of the signal below zero, None where it did not run to an end.
+    """
+
+    def __init__(self, message: str, *, tail: str = "", hint: str = "", code: int | None = None) -> None:
         super().__init__(f"{message}: {tail}" if tail else message, hint=hint)
         self.tail = tail
+        self.code = code
 
 
 class ProgramMissing(ProgramError):
@@ -78,6 +83,10 @@ class ProgramMissing(ProgramError):
 
 class GaveUp(DbsecError):
     """A wait or a retry that ended without success; the cause is the last failure."""
+
+
+class JournalError(DbsecError):
+    """A journal that is damaged, that another process writes, or that belongs to another job."""
 
 
 class LabError(DbsecError):

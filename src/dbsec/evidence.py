@@ -298,7 +298,7 @@ def verify(path: Path, public_key: Ed25519PublicKey | None = None) -> Verificati
 def _verify_link(text: bytes, line: Mapping[str, Any], prev: str, number: int) -> None:
     if line.get("prev") != prev:
         raise EvidenceTampered("does not follow the line before it: one was dropped, added or moved", line=number)
-    # Other bytes for the same values (a key twice, 1e0 for 1.0, a missing newline) would show one thing and hash another.
+    # Other bytes of the same values (a key twice, 1e0 for 1.0, no newline) would show one thing and hash another.
     if text != _canonical_or_empty(line) + b"\n":
         raise EvidenceTampered("was changed: it is not canonical JSON and a newline", line=number)
     if line.get("hash") != _line_hash(line):

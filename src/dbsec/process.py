@@ -125,7 +125,7 @@ def run(
         raise ProgramError(f"'{name}' did not end within {timeout_s:g} s", hint=hint) from exc
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-_TAIL:]
-        raise ProgramError(f"'{name}' ended with {done.returncode}", tail=said, hint=hint)
+        raise ProgramError(f"'{name}' ended with {done.returncode}", tail=said, hint=hint, code=done.returncode)
     return done.stdout
 
 

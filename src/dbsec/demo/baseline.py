@@ -21,6 +21,7 @@ from dbsec.secret import Secret
 from dbsec.tls.ca import self_signed
 
 LEGACY = "app_legacy"
+REPORT = "report"
 _REPORTS = 3
 
 
@@ -57,15 +58,16 @@ def logins(lab: Lab) -> dict[str, Conninfo]:
 def furnish(stage: Stage, scale: Scale, *, seed: int) -> Dataset:
     """Fill the deployment: database, the superuser that the service uses, data, a copy of the files, open sessions."""
     service = stage.login("service")
+    report = service.but(user=REPORT, sslmode="disable", password=stage.password(REPORT))
     with connect(stage.lab.admin) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-        admin.execute(
-            sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(sql.Identifier(LEGACY), _md5(service))
-        )
+        for login, power in ((service, sql.SQL("SUPERUSER")), (report, sql.SQL("NOSUPERUSER"))):
+            create = sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}")
+            admin.execute(create.format(sql.Identifier(login.user), power, _md5(login)))
     with connect(service) as owner:
         made = dataset.create(owner, scale, seed=seed, progress=stage.progress)
     _old_backup(stage)
-    stage.visitors += [connect(service.but(sslmode="disable"), application_name="report@2019") for _ in range(_REPORTS)]
+    stage.visitors += [connect(report, application_name="report@2019") for _ in range(_REPORTS)]
     return made
 
 

@@ -78,16 +78,17 @@ def create(connection: psycopg.Connection[Any], scale: Scale, *, seed: int, prog
     Locks: ACCESS EXCLUSIVE on its tables until it commits. Errors: ``LabError`` where there are tenants already.
     """
     tenants, users, orders = scale.sizes
+    salt = 100 * seed  # each draw adds its own number below 100
     keys = [Secret(secrets.token_urlsafe(32)) for _ in range(tenants)]
     with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         progress.step(f"data: {tenants} tenants, {users:,} users, {orders:,} orders (seed {seed})")
         cursor.execute((deployment_folder() / "app" / "schema.sql").read_bytes())
         _refuse_unless_empty(cursor)
         cursor.execute(_sql("draw"))
-        cursor.execute(_sql("tenants"), {"seed": seed, "hashes": [_digest(key) for key in keys]})
+        cursor.execute(_sql("tenants"), {"salt": salt, "hashes": [_digest(key) for key in keys]})
         made = sorted(cursor.fetchall(), key=lambda row: int(row[1].rpartition("-")[2]))
         weights = list(accumulate(1_000_000 // number for number in range(1, tenants + 1)))
-        shared = {"seed": seed, "tenants": [row[0] for row in made], "thresholds": weights, "total": weights[-1]}
+        shared = {"salt": salt, "tenants": [row[0] for row in made], "thresholds": weights, "total": weights[-1]}
         with _bulk(cursor):
             _insert(cursor, "users", users, {**shared, "step_us": _SPAN_US // users}, progress)
             counts = {"users": users, "orders": orders, "step_us": _SPAN_US // orders}

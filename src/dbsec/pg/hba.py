@@ -34,16 +34,15 @@ class HbaLine:
     options: tuple[str, ...] = ()
     comment: str = ""
 
-    def render(self) -> str:
-        """Write the record in columns, its comment on lines above.
+    def columns(self) -> tuple[str, str, str, str, str]:
+        """Write type, databases, users, address, and method with options, each with its quotes.
 
         Errors: ``ConfigError`` for what the file cannot hold: a line break in a name, an empty list.
         """
         if self.type not in _TYPES or (self.type == "local") != (not self.address) or not self.method:
             raise ConfigError(f"'{self.type} {self.address} {self.method}' is not a record of pg_hba.conf")
-        names = f"{_list(self.databases):<14} {_list(self.users):<20}"
         rest = " ".join(map(_written, (self.method, *self.options)))
-        return _comment(self.comment) + f"{self.type:<9} {names} {_address(self.address):<15} {rest}"
+        return self.type, _list(self.databases), _list(self.users), _address(self.address), rest
 
 
 def literal(name: str) -> str:
@@ -52,8 +51,18 @@ def literal(name: str) -> str:
 
 
 def render(lines: Iterable[HbaLine], *, header: str = "") -> str:
-    """Write a whole file; ``header`` becomes comment lines at its top."""
-    return _comment(header) + "".join(line.render() + "\n" for line in lines)
+    """Write a whole file in columns, each comment above its record; ``header`` becomes comment lines at the top.
+
+    Errors: as ``HbaLine.columns``.
+    """
+    records = [(_comment(line.comment), line.columns()) for line in lines]
+    widths = [max(map(len, column)) for column in zip(*(columns for _, columns in records), strict=True)]
+    text = _comment(header)
+    for comment, columns in records:
+        gap = "\n" if comment and text else ""
+        cells = (cell.ljust(width) for cell, width in zip(columns, widths, strict=True))
+        text += gap + comment + "  ".join(cells).rstrip() + "\n"
+    return text
 
 
 def parse(text: str) -> list[HbaLine]:

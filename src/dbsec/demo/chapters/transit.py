@@ -10,6 +10,7 @@ from dbsec.demo.stage import Stage
 from dbsec.evidence import Drill, Observation, Outcome
 from dbsec.lab.cluster import SUPERUSER
 from dbsec.pg import Conninfo
+from dbsec.roles import accounts
 from dbsec.tls import drill, posture, server_config, server_plan, sessions
 from dbsec.tls.ca import KeyPair
 from dbsec.tls.data_folder import DataFolder
@@ -41,6 +42,8 @@ def harden(stage: Stage) -> Iterator[Seen]:
     _follow_by_certificate(stage)
     _apply(stage, pair, transitional=False)
     with stage.admin() as admin:
+        for role in sessions.md5_roles(admin):
+            accounts.set_password(admin, role, stage.password(role))
         drained = sessions.drain_plaintext(admin, deadline_s=DRAIN_S, progress=stage.progress)
     seen = Observation(
         Outcome.PASS,

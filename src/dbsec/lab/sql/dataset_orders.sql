@@ -9,14 +9,14 @@ WITH words AS (
 ), buyers AS (
     SELECT
         number,
-        1 + pg_temp.draw(number, %(seed)s + 21, greatest(1, %(users)s::bigint * number / %(orders)s)) AS buyer
+        1 + pg_temp.draw(number, %(salt)s + 21, greatest(1, %(users)s::bigint * number / %(orders)s)) AS buyer
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS number
 ), drawn AS (
     SELECT
         number,
         buyer,
         width_bucket(
-            pg_temp.draw(buyer, %(seed)s + 11, %(total)s), %(thresholds)s::bigint[]
+            pg_temp.draw(buyer, %(salt)s + 11, %(total)s), %(thresholds)s::bigint[]
         ) AS bucket
     FROM buyers
 )
@@ -26,12 +26,12 @@ SELECT
     number,
     (%(tenants)s::uuid[])[1 + bucket],
     buyer,
-    100 * (1 + pg_temp.draw(number, %(seed)s + 22, 30) * pg_temp.draw(number, %(seed)s + 23, 30))
-        + endings[1 + pg_temp.draw(number, %(seed)s + 24, cardinality(endings))],
+    100 * (1 + pg_temp.draw(number, %(salt)s + 22, 30) * pg_temp.draw(number, %(salt)s + 23, 30))
+        + endings[1 + pg_temp.draw(number, %(salt)s + 24, cardinality(endings))],
     currencies[1 + mod(bucket, cardinality(currencies))],
-    CASE pg_temp.draw(number, %(seed)s + 25, 8)
-        WHEN 0 THEN notes[1 + pg_temp.draw(number, %(seed)s + 26, cardinality(notes))]
+    CASE pg_temp.draw(number, %(salt)s + 25, 8)
+        WHEN 0 THEN notes[1 + pg_temp.draw(number, %(salt)s + 26, cardinality(notes))]
     END,
     -- a day later than the users' clock: nobody buys before signing up
-    timestamptz '2024-01-02 00:00:00+00' + number * %(step_us)s::bigint * interval '1 microsecond'
+    timestamptz '2024-01-02 00:00:00+00' + (number * %(step_us)s + pg_temp.draw(number, %(salt)s + 27, %(step_us)s)) * interval '1 microsecond'
 FROM drawn, words;

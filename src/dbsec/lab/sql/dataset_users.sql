@@ -17,13 +17,13 @@ WITH words AS (
     SELECT
         number,
         width_bucket(
-            pg_temp.draw(number, %(seed)s + 11, %(total)s), %(thresholds)s::bigint[]
+            pg_temp.draw(number, %(salt)s + 11, %(total)s), %(thresholds)s::bigint[]
         ) AS bucket,
-        given[1 + pg_temp.draw(number, %(seed)s + 12, cardinality(given))] || ' '
-            || family[1 + pg_temp.draw(number, %(seed)s + 13, cardinality(family))] AS name,
-        domains[1 + pg_temp.draw(number, %(seed)s + 14, cardinality(domains))] AS domain,
-        prefixes[1 + pg_temp.draw(number, %(seed)s + 15, cardinality(prefixes))] AS prefix,
-        pg_temp.draw(number, %(seed)s + 16, %(step_us)s) AS jitter_us
+        given[1 + pg_temp.draw(number, %(salt)s + 12, cardinality(given))] || ' '
+            || family[1 + pg_temp.draw(number, %(salt)s + 13, cardinality(family))] AS name,
+        domains[1 + pg_temp.draw(number, %(salt)s + 14, cardinality(domains))] AS domain,
+        prefixes[1 + pg_temp.draw(number, %(salt)s + 15, cardinality(prefixes))] AS prefix,
+        pg_temp.draw(number, %(salt)s + 16, %(step_us)s) AS jitter_us
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS number, words
 )
 INSERT INTO app.users (id, tenant_id, name, email, phone, created_at)
@@ -38,6 +38,6 @@ SELECT
         'ABCDEFGHIJKLMNOPQRSTUVWXYZÇŁ áãéëíñóöøüıý',
         'abcdefghijklmnopqrstuvwxyzcl.aaeeinooouiy'
     ) || number || '@' || domain,
-    prefix || lpad(mod(number * 61195309 + %(seed)s, 100000000)::text, 8, '0'),
+    prefix || lpad(mod(number * 61195309 + %(salt)s, 100000000)::text, 8, '0'),
     timestamptz '2024-01-01 00:00:00+00' + (number * %(step_us)s + jitter_us) * interval '1 microsecond'
 FROM drawn;

@@ -1,0 +1,170 @@
+"""Bring a running PostgreSQL to a posture of encryption in transit: apply a plan, prove it, or put everything back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from dbsec import retry
+from dbsec.clock import SYSTEM, Clock
+from dbsec.errors import ApplyError, DbsecError, GaveUp
+from dbsec.pg import Conninfo, connect, facts
+from dbsec.progress import Progress, Silent
+from dbsec.tls import probe
+from dbsec.tls.data_folder import DataFolder
+from dbsec.tls.posture import CERTIFICATE_FILE, CLIENT_CA_FILE, KEY_FILE
+from dbsec.tls.server_plan import Plan, plan, served_fingerprint
+
+_SILENT: Progress = Silent()
+_HBA_ERRORS: LiteralString = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL"
+_LOADED_AT: LiteralString = "SELECT pg_conf_load_time()"
+_RELOAD_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What has been done and proven; ``served_after_s``: from the reload to the new certificate on the wire."""
+
+    plan: Plan
+    served_after_s: float
+
+
+def apply(
+    admin: Conninfo,
+    folder: DataFolder,
+    planned: Plan,
+    *,
+    progress: Progress = _SILENT,
+    clock: Clock = SYSTEM,
+    within_s: float = 5.0,
+) -> Applied:
+    """Carry a plan out: TLS first, under the old hba; then the hba; each is proven before the next.
+
+    ``admin`` must be able to come back over verify-full, so that nobody locks the door behind himself. Errors:
+    ``ApplyError`` where anything does not hold within ``within_s``; files and settings are then as before, and proven
+    to be in force.
+    """
+    with connect(admin) as connection:
+        if plan(connection, folder, planned.posture) != planned:
+            raise ApplyError("the server is not as it was when the plan was made", hint="plan again, and read it")
+        change = _Change(connection, admin, folder, planned, clock)
+        before = change.files()
+        try:
+            progress.step("certificate, key and settings")
+            seconds = change.switch_tls(within_s)
+            progress.step(f"the new certificate is served after {seconds * 1000:.0f} ms; now pg_hba.conf")
+            change.switch_hba()
+        except BaseException as exc:
+            progress.step("rolling back")
+            change.put_back(before, cause=exc)
+            if not isinstance(exc, (DbsecError, psycopg.Error, OSError)):
+                raise
+            raise ApplyError(f"encryption in transit was rolled back: {exc}", hint="see the server's log") from exc
+        return Applied(planned, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """One change in the making. ``connection`` was open before it, so no hba can shut it out of the way back."""
+
+    connection: psycopg.Connection[Any]
+    admin: Conninfo
+    folder: DataFolder
+    planned: Plan
+    clock: Clock
+
+    def files(self) -> Mapping[str, bytes | None]:
+        names = (KEY_FILE, CERTIFICATE_FILE, CLIENT_CA_FILE, self.planned.hba_file)
+        return {name: self.folder.read(name) for name in names}
+
+    def switch_tls(self, within_s: float) -> float:
+        posture = self.planned.posture
+        self.folder.write(KEY_FILE, posture.certificate.key, mode=0o600)
+        self.folder.write(CERTIFICATE_FILE, posture.certificate.certificate)
+        self.folder.write(CLIENT_CA_FILE, posture.client_ca)
+        for change in self.planned.settings:
+            self._alter_system(change.name, change.new)
+        begun = self.clock.monotonic()
+        self._reload()
+        self._await_certificate(within_s)
+        return self.clock.monotonic() - begun
+
+    def switch_hba(self) -> None:
+        self.folder.write(self.planned.hba_file, self.planned.hba_new.encode("utf-8", "surrogateescape"))
+        # A file with an error would be ignored by the reload, and would stop the next start.
+        if errors := self.connection.execute(_HBA_ERRORS).fetchall():
+            raise ApplyError("; ".join(f"pg_hba.conf line {line}: {error}" for line, error in errors))
+        self._reload()
+        with tempfile.TemporaryDirectory(prefix="dbsec-") as private:
+            ca = Path(private) / "ca.crt"
+            ca.write_bytes(self.planned.posture.server_ca)
+            with connect(self.admin.but(sslmode="verify-full", sslrootcert=ca)) as returned:
+                _check_settings(returned, self.planned.posture.settings)
+
+    def put_back(self, before: Mapping[str, bytes | None], *, cause: BaseException) -> None:
+        for name, data in before.items():
+            self.folder.restore(name, data)
+        old = self.planned.certificate_old
+        try:
+            for change in self.planned.settings:
+                self._alter_system(change.name, change.own)
+            self._reload()
+            retry.wait_until(
+                lambda: served_fingerprint(self.connection) == old,
+                within_s=_RELOAD_WITHIN_S,
+                what="the old certificate",
+                clock=self.clock,
+            )
+            connect(self.admin).close()
+        except (DbsecError, psycopg.Error) as exc:
+            raise ApplyError(
+                f"it did not hold ({cause}), and that the state before is in force again could not be proven: {exc}",
+                hint=f"the old files are back in '{self.folder.path}': reload the server and read its log",
+            ) from exc
+
+    def _await_certificate(self, within_s: float) -> None:
+        posture, admin = self.planned.posture, self.admin
+        last: list[probe.Served | probe.TlsRefusal] = []
+
+        def is_served() -> bool:
+            judged = probe.certificate(admin.address, admin.port, server_name=admin.host, ca=posture.server_ca)
+            last[:] = [judged]
+            return isinstance(judged, probe.Served) and judged.fingerprint == posture.certificate.fingerprint
+
+        try:
+            retry.wait_until(is_served, within_s=within_s, what="the new certificate", clock=self.clock)
+        except GaveUp as exc:
+            # A key of another certificate or a broken file: PostgreSQL keeps the old pair and tells its log alone.
+            seen = last[0].text if isinstance(last[0], probe.TlsRefusal) else "another certificate is served"
+            raise ApplyError(f"the new certificate is not served within {within_s:g} s: {seen}") from exc
+
+    def _alter_system(self, name: str, value: str | None) -> None:
+        if value is None:
+            self.connection.execute(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
+            return
+        statement = sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
+        self.connection.execute(statement)
+
+    def _reload(self) -> None:
+        """Reload, and wait until it has counted: the postmaster reads its files before it takes the next client."""
+        before = self.connection.execute(_LOADED_AT).fetchone()
+        self.connection.execute("SELECT pg_reload_conf()")
+        retry.wait_until(
+            lambda: self.connection.execute(_LOADED_AT).fetchone() != before,
+            within_s=_RELOAD_WITHIN_S,
+            what="the reload",
+            clock=self.clock,
+        )
+
+
+def _check_settings(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> None:
+    found = facts.settings(connection, list(wanted))
+    wrong = [f"{n} is '{s.value}'" for n, s in found.items() if s.value != wanted[n] or s.pending_restart]
+    if wrong:
+        raise ApplyError(f"not in force: {', '.join(wrong)}", hint="look for -c options and ALTER ROLE ... SET")

@@ -1,0 +1,112 @@
+"""Let a client meet a stranger in its server's place, under the client's own settings, and see what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from dbsec.clock import SYSTEM
+from dbsec.errors import ConnectError
+from dbsec.pg import Conninfo, connect
+from dbsec.tls import probe
+from dbsec.tls.ca import Authority, KeyPair, self_signed
+from dbsec.tls.impostor import Encounter, Impostor
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A certificate that must not be trusted. ``verify_code`` is what OpenSSL finds (X509_V_ERR_*);
+    ``certificate`` makes it from the site's CA and the host name that the client dials.
+    """
+
+    name: str
+    verify_code: int
+    certificate: Callable[[Authority, str], KeyPair]
+
+
+def _another_host(authority: Authority, _: str) -> KeyPair:
+    return authority.issue_server(["impostor.invalid"])
+
+
+def _unknown_ca(_: Authority, host: str) -> KeyPair:
+    return Authority.create("an authority that nobody here trusts").issue_server([host])
+
+
+def _expired(authority: Authority, host: str) -> KeyPair:
+    return authority.issue_server([host], start=SYSTEM.now() - timedelta(days=91), lifetime=timedelta(days=90))
+
+
+def _self_signed(_: Authority, host: str) -> KeyPair:
+    return self_signed([host])
+
+
+STRANGERS: Mapping[str, Stranger] = {
+    s.name: s
+    for s in (
+        Stranger("another host name", 62, _another_host),
+        Stranger("an unknown CA", 20, _unknown_ca),
+        Stranger("an expired certificate", 10, _expired),
+        Stranger("a self-signed certificate", 18, _self_signed),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """How it went. ``refusal`` and ``control`` are what libpq said of the stranger and of a man in the middle with a
+    good certificate, None where it logged in; ``verify_code`` is OpenSSL's for the stranger's, 0 where it is good.
+    """
+
+    encounter: Encounter
+    refusal: str | None
+    verify_code: int
+    control: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "libpq": self.refusal or "logged in",
+            "alert": self.encounter.alert.name.lower() if self.encounter.alert else "",
+            "verify_code": self.verify_code,
+            "good_certificate": self.control or "logged in",
+        }
+
+
+def impersonate(client: Conninfo, authority: Authority, stranger: Stranger) -> Meeting:
+    """Route a client to a stranger that relays to its server; then, as the positive control, to one with a good
+    certificate. Errors: ``ConnectError``, ``GaveUp``.
+    """
+    upstream = (client.address, client.port)
+    with Impostor(stranger.certificate(authority, client.host), upstream) as impostor:
+        judged = probe.certificate("127.0.0.1", impostor.port, server_name=client.host, ca=authority.certificate)
+        impostor.met()
+        said = refusal(_routed(client, impostor))
+        encounter = impostor.met()
+    with Impostor(authority.issue_server([client.host]), upstream) as good:
+        # Channel binding finds the man in the middle by itself, good certificate or not; here the certificate decides.
+        control = refusal(_routed(client, good).but(channel_binding="disable"))
+    return Meeting(encounter, said, judged.verify_code if isinstance(judged, probe.TlsRefusal) else 0, control)
+
+
+def ask_for_password(client: Conninfo, authority: Authority) -> tuple[Encounter, str | None]:
+    """Route a client to a stranger with a good certificate that asks for the password in clear.
+
+    Returns what it did, and what libpq said, None where it was content.
+    """
+    with Impostor(authority.issue_server([client.host]), None) as impostor:
+        said = refusal(_routed(client, impostor))
+        return impostor.met(), said
+
+
+def refusal(conninfo: Conninfo) -> str | None:
+    """Try to log in; None where it succeeds, else the reason."""
+    try:
+        connect(conninfo).close()
+    except ConnectError as exc:
+        return exc.message
+    return None
+
+
+def _routed(client: Conninfo, impostor: Impostor) -> Conninfo:
+    return client.but(hostaddr="127.0.0.1", port=impostor.port)

@@ -1,0 +1,112 @@
+"""The reference service as a process, for the tests that talk to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dbsec import files, process, retry
+from dbsec.lab import ports
+from dbsec.lab.dataset import Tenant
+from dbsec.lab.deployment import deployment_folder
+from dbsec.pg import Conninfo
+from dbsec.process import ProcessId
+
+# the tests of its parts import them as the service itself does
+sys.path.insert(0, str(deployment_folder()))
+
+SESSION_KEY = "a key of the tests, and of no service: " + "0123456789abcdef" * 2
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service; its DSN, flags and log lie in ``folder``."""
+
+    folder: Path
+    port: int
+    process: ProcessId
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "service.log").read_text()
+
+    def client(self, tenant: Tenant | None = None) -> httpx.Client:
+        """Return a client, logged in where a tenant is given."""
+        client = httpx.Client(base_url=self.base_url, timeout=15, trust_env=False)
+        self.clients.append(client)
+        if tenant is not None:
+            reply = client.post("/v1/login", json={"tenant": tenant.slug, "api_key": tenant.api_key.reveal()})
+            client.headers["Authorization"] = f"Bearer {reply.json()['token']}"
+        return client
+
+    def health(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.base_url}/healthz", timeout=15, trust_env=False).json())
+
+    def stop(self) -> None:
+        process.stop(self.process)
+        for client in self.clients:
+            client.close()
+
+    def tell(self, conninfo: Conninfo) -> None:
+        """Write another DSN; it counts from the next start or SIGHUP."""
+        files.write_atomic(self.folder / "dsn", conninfo.text())
+
+    def hang_up(self, *, within_s: float = 20) -> dict[str, Any]:
+        """Send SIGHUP and wait until that reload has ended; returns the health after it."""
+        before = self.health()["reconnect_attempts"]
+        os.kill(self.process.pid, signal.SIGHUP)
+        wanted = "the reload to end"
+        retry.wait_until(lambda: self.health()["reconnect_attempts"] > before, within_s=within_s, what=wanted)
+        return self.health()
+
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
+    """Start services: ``start_service(conninfo, APP_RATE_PER_S="5", healthy=False)``; all are stopped in the end."""
+    started: list[Service] = []
+
+    def start(conninfo: Conninfo, *, healthy: bool = True, **env: str) -> Service:
+        folder = tmp_path_factory.mktemp("service")
+        files.write_atomic(folder / "session", SESSION_KEY)
+        files.write_atomic(folder / "dsn", conninfo.text())
+        (port,) = ports.free(1)
+        told = {
+            "APP_DSN": f"file:{folder}/dsn",
+            "APP_SESSION_KEY": f"file:{folder}/session",
+            "APP_RATE_PER_S": "10000",
+            **env,
+        }
+        argv: list[str | Path] = [sys.executable, "-m", "uvicorn", "app.main:app", "--app-dir", deployment_folder()]
+        argv += ["--host", "127.0.0.1", "--port", str(port), "--timeout-keep-alive", "60"]
+        service = Service(folder, port, process.spawn(argv, cwd=folder, log=folder / "service.log", env=told))
+        started.append(service)
+        wanted = {200} if healthy else {200, 503}
+        retry.retry(lambda: _answers(service, wanted), on=(httpx.HTTPError,), within_s=30, what="the service to answer")
+        return service
+
+    yield start
+    for service in started:
+        service.stop()
+
+
+def _answers(service: Service, wanted: set[int]) -> None:
+    assert service.process.alive, service.log
+    reply = httpx.get(f"{service.base_url}/healthz", timeout=15, trust_env=False)
+    if reply.status_code not in wanted:
+        reply.raise_for_status()

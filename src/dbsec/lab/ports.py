@@ -1,32 +1,36 @@
-"""Free loopback ports, told apart so that two labs at once do not meet."""
+"""Free loopback ports for servers, told apart so that two labs at once do not meet."""
 
 from __future__ import annotations
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from dbsec.errors import LabError
 
 LOOPBACK = "127.0.0.1"
+_FIRST = 10_240
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free(count: int) -> list[int]:
-    """Return ports on which nothing listens now, below 55,000 (SeaweedFS adds 10,000 for what it is not told).
+    """Return ports on which nothing listens now, below those that the kernel gives to outgoing connections.
 
-    They are held together while they are chosen, so none comes twice; another program may still take one before its
-    server does, and that server's start then fails with its own message.
+    One of the kernel's own may be taken by any client between now and the server's start. Ports are chosen at random
+    and held together while they are, so none comes twice. Errors: ``LabError`` where there are not enough.
     """
+    rng = random.SystemRandom()
     with ExitStack() as held:
         ports: list[int] = []
-        for _ in range(50 * count):
+        for port in rng.sample(range(_FIRST, _last()), 50 * count):
             listener = held.enter_context(socket.socket())
-            listener.bind((LOOPBACK, 0))
-            port = listener.getsockname()[1]
-            if 1024 < port < 55_000:
+            with suppress(OSError):
+                listener.bind((LOOPBACK, port))
                 ports.append(port)
             if len(ports) == count:
                 return ports
-    raise LabError(f"the system gave no {count} free ports below 55000")
+    raise LabError(f"no {count} free ports between {_FIRST} and {_last()}", hint="ss -ltn")
 
 
 def taken(port: int) -> bool:
@@ -34,3 +38,11 @@ def taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _last() -> int:
+    try:
+        first_ephemeral = int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first_ephemeral = 32_768
+    return first_ephemeral if first_ephemeral > _FIRST + 2_000 else 55_000

@@ -61,6 +61,8 @@ class Generation:
             min_size=min(2, max_size),
             max_size=max_size,
             timeout=BORROW_S,
+            # short, because the pool doubles its pauses: once it has given up, the next request makes it try again
+            reconnect_timeout=2,
             name=f"generation-{number}",
             num_workers=2,
             close_returns=True,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from app.service import Here
-from app.sessions import TTL, unauthorized
+from app.sessions import unauthorized
 from app.tables import Tenant
 
 ROUTER = APIRouter()
@@ -49,4 +49,4 @@ def log_in(login: Annotated[Login, Depends(limited)], service: Here, response: R
     if not hmac.compare_digest(given, wanted) or tenant is None:
         raise unauthorized()
     response.headers["Cache-Control"] = "no-store"
-    return Token(token=service.sessions.issue(tenant), expires_in=int(TTL.total_seconds()))
+    return Token(token=service.sessions.issue(tenant), expires_in=int(service.sessions.lifetime.total_seconds()))

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 
+import anyio.to_thread
 from fastapi import FastAPI
 
 from app import health, login, orders, problems, users
@@ -19,6 +20,8 @@ from app.metrics import Measured, Metrics, PoolCollector
 from app.service import Service
 from dbsec import log
 from dbsec.errors import DbsecError
+
+THREADS = 200
 
 
 def create_app(environ: Callable[[], Mapping[str, str]] = lambda: os.environ) -> FastAPI:
@@ -31,6 +34,8 @@ def create_app(environ: Callable[[], Mapping[str, str]] = lambda: os.environ) ->
         app.state.service = service
         pool = PoolCollector(service.database)
         app.state.metrics.registry.register(pool)
+        # a request that waits for the database holds a thread: with 40, some 13 a second would stop /healthz as well
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload)
         yield

@@ -29,7 +29,7 @@ class Service:
         self.settings = settings
         self.flags = settings.flags()
         self.database = Database(settings.conninfo, max_size=settings.pool_max)
-        self.sessions = Sessions(settings.subkey("session"), settings.service)
+        self.sessions = Sessions(settings.subkey("session"), settings.service, lifetime_s=settings.session_s)
         self.cursor_key = settings.subkey("cursor")
         self.requests = TokenBuckets(settings.rate_per_s)
         self.logins = TokenBuckets(settings.rate_per_s)

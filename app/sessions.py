@@ -10,7 +10,6 @@ import jwt
 from app.problems import Problem
 from dbsec.clock import SYSTEM, Clock
 
-TTL = timedelta(minutes=15)
 _ALGORITHM = "HS256"
 _CLAIMS = ["sub", "iss", "aud", "iat", "exp"]
 
@@ -18,16 +17,23 @@ _CLAIMS = ["sub", "iss", "aud", "iat", "exp"]
 class Sessions:
     """Issues and checks the tokens of one service. Source: RFC 8725 (algorithm pinned, issuer and audience checked)."""
 
-    def __init__(self, key: bytes, service: str, *, clock: Clock = SYSTEM) -> None:
+    def __init__(self, key: bytes, service: str, *, lifetime_s: int = 900, clock: Clock = SYSTEM) -> None:
         self._key = key
+        self.lifetime = timedelta(seconds=lifetime_s)
         self._issuer = service
         self._audience = f"{service}-api"
         self._clock = clock
 
     def issue(self, tenant: UUID) -> str:
-        """Sign a token for this tenant that ends after ``TTL``."""
+        """Sign a token for this tenant that ends after ``lifetime``."""
         now = self._clock.now()
-        claims = {"sub": str(tenant), "iss": self._issuer, "aud": self._audience, "iat": now, "exp": now + TTL}
+        claims = {
+            "sub": str(tenant),
+            "iss": self._issuer,
+            "aud": self._audience,
+            "iat": now,
+            "exp": now + self.lifetime,
+        }
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
     def tenant(self, token: str) -> UUID:

@@ -30,6 +30,7 @@ class Settings:
     environ: Mapping[str, str]
     dsn: str
     session_key: Secret
+    session_s: int
     service: str
     release: str
     flags_file: Path | None
@@ -47,6 +48,7 @@ class Settings:
             environ=environ,
             dsn=_required(environ, "APP_DSN"),
             session_key=key,
+            session_s=int(_number(environ, "APP_SESSION_S", 900, most=86_400)),
             service=environ.get("APP_SERVICE", "orders"),
             release=environ.get("APP_RELEASE", "dev"),
             flags_file=Path(flags) if flags else None,

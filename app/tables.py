@@ -17,6 +17,8 @@ class Base(DeclarativeBase):
 
 
 class Tenant(Base):
+    """Who pays, and the hash of the key that its programs log in with."""
+
     __tablename__ = "tenants"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -26,6 +28,8 @@ class Tenant(Base):
 
 
 class User(Base):
+    """A person that a tenant knows."""
+
     __tablename__ = "users"
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -37,6 +41,8 @@ class User(Base):
 
 
 class Order(Base):
+    """What a user bought."""
+
     __tablename__ = "orders"
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -49,6 +55,8 @@ class Order(Base):
 
 
 class IdempotencyKey(Base):
+    """A write that may be sent again, and its answer."""
+
     __tablename__ = "idempotency_keys"
 
     tenant_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""Fixtures of every folder: clusters by version, a database per test, and what DBSEC_REQUIRE=all demands."""
+"""What every folder shares: clusters by version, a database per test, the reaper, time budgets, DBSEC_REQUIRE=all."""
 
 from __future__ import annotations
 
@@ -9,13 +9,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from dbsec.errors import ProgramMissing
+from dbsec.lab import account, ports
 from dbsec.pg import Conninfo
+from dbsec.progress import Silent
 from dbsec.testing.clusters import Cluster, Clusters
+from dbsec.testing.reaper import nothing_survives
 
 DEFAULT = 17
+# Seconds of a folder's tests summed over all workers. Machines are noisy: three times as much is an error.
+BUDGETS_S = {
+    "unit": 60,
+    "arch": 60,
+    "contract": 60,
+    "docs": 60,
+    "integration": 240,
+    "attack": 180,
+    "drill": 120,
+    "acceptance": 420,
+}
+_spent_s: dict[str, float] = dict.fromkeys(BUDGETS_S, 0.0)
+_clusters: list[Clusters] = []
+
+# A shared machine stalls now and then: how long an example takes says nothing.
+hypothesis.settings.register_profile("dbsec", deadline=None)
+hypothesis.settings.load_profile("dbsec")
 
 
 def missing(reason: str) -> None:
@@ -32,21 +53,54 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("pg_major", majors, ids=[f"pg{m}" for m in majors], scope="session")
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _, _, rest = report.nodeid.partition("tests/")
+    folder = rest.partition("/")[0]
+    if folder in _spent_s:
+        _spent_s[folder] += report.duration
+
+
+def _over_budget() -> list[str]:
+    return [folder for folder, spent in _spent_s.items() if spent > 3 * BUDGETS_S[folder]]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    shown = [f"{folder} {spent:.0f}/{BUDGETS_S[folder]}" for folder, spent in _spent_s.items() if spent]
+    terminalreporter.write_line(f"seconds spent/budget: {', '.join(shown)}")
+    for folder in _over_budget():
+        terminalreporter.write_line(f"ERROR: tests/{folder} took three times its budget", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _over_budget() and session.exitstatus == pytest.ExitCode.OK and not hasattr(session.config, "workerinput"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def _reaper() -> Iterator[None]:
+    """Fail a test that leaves a process or a listener behind; the shared clusters may stay."""
+    with nothing_survives(spare=lambda: [pid for made in _clusters for pid in made.running()]):
+        yield
+
+
 @pytest.fixture(scope="session")
 def server_root() -> Path:
     """A folder that the server account may enter, kept between runs: it holds the cached initdb."""
     root = Path(tempfile.gettempdir()) / f"dbsec-tests-{os.geteuid()}"
     root.mkdir(mode=0o755, exist_ok=True)
+    assert root.lstat().st_uid == os.geteuid(), f"'{root}' belongs to somebody else"
     return root
 
 
 @pytest.fixture(scope="session")
 def clusters(server_root: Path, pg_major: int) -> Iterator[Clusters]:
-    made = Clusters(server_root, pg_major)
+    who = account.server_account(Silent())
     try:
+        made = Clusters(server_root, pg_major, account=who, free_port=lambda: ports.free(1)[0])
         made.binaries()
     except ProgramMissing as exc:
         missing(f"PostgreSQL {pg_major} is not installed: {exc.hint}")
+    _clusters.append(made)
     yield made
     made.close()
     assert not made.running(), "a server outlived its tests"

@@ -14,9 +14,8 @@ from dbsec.evidence import Drill, Observation, Outcome
 from dbsec.pg import Conninfo, connect
 from dbsec.roles import audit_log
 from dbsec.roles.accounts import retire, set_password
-from dbsec.roles.apply import apply
 from dbsec.roles.desired import Model
-from dbsec.roles.diff import plan
+from dbsec.roles.diff import apply, plan
 from dbsec.roles.drill import RolesTarget, drills
 from dbsec.secret import Secret
 from dbsec.testing.clusters import Cluster

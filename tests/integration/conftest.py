@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,11 +15,14 @@ import httpx
 import pytest
 
 from dbsec import files, process, retry
-from dbsec.lab import ports
-from dbsec.lab.dataset import Tenant
+from dbsec.lab import dataset, ports
+from dbsec.lab.dataset import Scale, Tenant
 from dbsec.lab.deployment import deployment_folder
-from dbsec.pg import Conninfo
+from dbsec.pg import Conninfo, connect
 from dbsec.process import ProcessId
+from dbsec.progress import Silent
+from dbsec.testing.clusters import Cluster
+from dbsec.tls.ca import Authority
 
 # the tests of its parts import them as the service itself does
 sys.path.insert(0, str(deployment_folder()))
@@ -76,7 +80,7 @@ class Service:
 StartService = Callable[..., Service]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def start_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
     """Start services: ``start_service(conninfo, APP_RATE_PER_S="5", healthy=False)``; all are stopped in the end."""
     started: list[Service] = []
@@ -110,3 +114,65 @@ def _answers(service: Service, wanted: set[int]) -> None:
     reply = httpx.get(f"{service.base_url}/healthz", timeout=15, trust_env=False)
     if reply.status_code not in wanted:
         reply.raise_for_status()
+
+
+class Deployed:
+    """A database with small data and the service on it; tests change nothing but rows."""
+
+    def __init__(self, conninfo: Conninfo, start: StartService, cluster: Cluster) -> None:
+        self.conninfo = conninfo
+        self.cluster = cluster
+        with connect(conninfo) as admin:
+            self.data = dataset.create(admin, Scale.SMALL, seed=7, progress=Silent())
+        self.service = start(conninfo, APP_RELEASE="blue")
+        self.big, self.other = self.data.tenants[0], self.data.tenants[1]
+        self.as_big = self.service.client(self.big)
+        self.as_other = self.service.client(self.other)
+
+    def rows(self, query: Any, *params: object) -> list[Any]:
+        with connect(self.conninfo) as admin:
+            return admin.execute(query, params).fetchall()
+
+    @staticmethod
+    def order(tenant: Tenant, **changes: object) -> dict[str, object]:
+        return {"user_id": tenant.user_ids[0], "amount_cents": 1999, "currency": "EUR", **changes}
+
+    @staticmethod
+    def user(**changes: object) -> dict[str, object]:
+        phone = f"+88{secrets.randbelow(10**9):09}"
+        return {"name": "Zoë Ölund", "email": "zoe@example.org", "phone": phone, **changes}
+
+
+@pytest.fixture(scope="session")
+def own_database(cluster: Cluster) -> Iterator[Conninfo]:
+    name = f"t_{secrets.token_hex(4)}"
+    yield cluster.create_database(name)
+    cluster.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def deployed(own_database: Conninfo, cluster: Cluster, start_service: StartService) -> Deployed:
+    return Deployed(own_database, start_service, cluster)
+
+
+@pytest.fixture
+def deploy(start_service: StartService) -> Callable[[Any], Deployed]:
+    """Deploy on what the ``database`` fixture made."""
+    return lambda database: Deployed(database.conninfo, start_service, database.cluster)
+
+
+@pytest.fixture
+def private(cluster_factory: Callable[..., Cluster], start_service: StartService) -> Iterator[Deployed]:
+    """A server of its own, with TLS, for tests that end sessions or change logins."""
+    made = cluster_factory()
+    authority = Authority.create("test CA")
+    pair = authority.issue_server(["localhost", "127.0.0.1"])
+    made.instance.write("server.crt", pair.certificate)
+    made.instance.write("server.key", pair.key)
+    made.instance.configure({"ssl": "on"})
+    made.instance.reload()
+    here = Deployed(made.create_database("own").but(sslmode="disable"), start_service, made)
+    files.write_atomic(here.service.folder / "ca.crt", authority.certificate)
+    yield here
+    here.service.stop()
+    made.instance.stop()

@@ -32,7 +32,7 @@ from dbsec.tls.sessions import Drained, drain_plaintext, md5_roles
 
 pytestmark = [pytest.mark.pg(15, 17, 18)]
 AUTHORITY = Authority.create("the site's CA")
-GOOD = AUTHORITY.issue_server(["localhost", "127.0.0.1"])
+GOOD, ANOTHER = (AUTHORITY.issue_server(["localhost", "127.0.0.1"]) for _ in range(2))
 OPEN = (HbaLine("host", ("all", "replication"), ("all",), "127.0.0.1/32", "md5"),)
 CLOSED = posture.hba(admin="postgres")
 FILES = ("server.crt", "server.key", "root.crt", "pg_hba.conf", "postgresql.auto.conf")
@@ -118,21 +118,16 @@ def test_what_is_in_force_needs_no_change(encrypted: Server) -> None:
 
 
 def test_a_new_certificate_is_served_without_ending_a_session(encrypted: Server) -> None:
-    another = AUTHORITY.issue_server(["localhost"])
     with connect(encrypted.admin) as session:
-        encrypted.apply(wanted(certificate=another))
+        encrypted.apply(wanted(certificate=ANOTHER))
         assert isinstance(seen := encrypted.served(), Served)
-        assert seen.fingerprint == another.fingerprint
+        assert seen.fingerprint == ANOTHER.fingerprint
         encrypted.apply(wanted())
         assert session.execute("SELECT 1").fetchone() == (1,)
 
 
 BAD = {
-    "a key of another certificate": (
-        wanted(certificate=KeyPair(GOOD.certificate, AUTHORITY.issue_server(["localhost"]).key)),
-        "is not served",
-    ),
-    "a key that is none": (wanted(certificate=KeyPair(GOOD.certificate, b"no key")), "is not served"),
+    "ciphers that are none": (wanted(certificate=ANOTHER, ssl_ciphers="NONSENSE"), "is not served within"),
     "a certificate for another host": (
         wanted(certificate=AUTHORITY.issue_server(["elsewhere.test"])),
         "Hostname mismatch",
@@ -170,13 +165,43 @@ def is_undone(server: Server, aim: Posture, said: str) -> None:
         assert not [s for s in facts.settings(back, list(aim.settings)).values() if s.pending_restart]
 
 
+class Meddled(DataFolder):
+    """A folder where, in the same moment, somebody else puts another key."""
+
+    def write(self, name: str, data: bytes, *, mode: int | None = None) -> None:
+        super().write(name, GOOD.key if data == ANOTHER.key else data, mode=mode)
+
+
+def test_a_key_of_another_certificate_is_found_on_the_wire(encrypted: Server) -> None:
+    meddled = replace(encrypted, folder=Meddled(encrypted.folder.path))
+    is_undone(meddled, wanted(certificate=ANOTHER), "another certificate is served")
+    assert "values mismatch" in encrypted.cluster.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("aim", "said"),
+    [
+        (wanted(certificate=KeyPair(GOOD.certificate, ANOTHER.key)), "KEY_VALUES_MISMATCH"),
+        (wanted(certificate=KeyPair(GOOD.certificate, b"no key")), "do not go together"),
+        (replace(wanted(), client_ca=b"no certificate"), "the CA that the server shall trust"),
+        (wanted(ssl_nonsense="on"), "no setting 'ssl_nonsense'"),
+    ],
+)
+def test_what_cannot_hold_is_said_before_anything_is_touched(fresh: Server, aim: Posture, said: str) -> None:
+    before = fresh.state()
+    with pytest.raises(ConfigError) as refused:
+        fresh.plan(aim)
+    assert said in refused.value.message
+    assert fresh.state() == before
+
+
 def test_a_setting_of_the_site_comes_back_as_it_was(fresh: Server) -> None:
     with connect(fresh.admin) as admin:
         admin.execute("ALTER SYSTEM SET password_encryption = 'md5'")
         admin.execute("SELECT pg_reload_conf()")
     try:
         with pytest.raises(ApplyError, match="was rolled back"):
-            fresh.apply(BAD["a key of another certificate"][0])
+            fresh.apply(BAD["ciphers that are none"][0])
         assert b"password_encryption = 'md5'" in (fresh.folder.read("postgresql.auto.conf") or b"")
     finally:
         with connect(fresh.admin) as admin:
@@ -199,17 +224,12 @@ def test_an_interrupted_change_is_undone_too(fresh: Server) -> None:
 
 
 def test_a_plan_that_has_aged_is_not_carried_out(encrypted: Server) -> None:
-    aged = encrypted.plan(wanted(certificate=AUTHORITY.issue_server(["localhost"])))
+    aged = encrypted.plan(wanted(certificate=ANOTHER))
     encrypted.apply(wanted(hba=(replace(CLOSED[0], comment="another"), *CLOSED[1:])))
     before = encrypted.state()
     with pytest.raises(ApplyError, match="not as it was when the plan was made"):
         apply(encrypted.admin, encrypted.folder, aged)
     assert encrypted.state() == before
-
-
-def test_what_the_version_does_not_know_is_said_before(fresh: Server) -> None:
-    with pytest.raises(ConfigError, match="no setting 'ssl_nonsense'"):
-        fresh.plan(wanted(ssl_nonsense="on"))
 
 
 def test_another_servers_folder_is_refused(fresh: Server, tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ def test_latency_counts_by_phase_and_marks_what_failed() -> None:
     drawn, table = exhibits.html(SAMPLES["latency"]), exhibits.markdown(SAMPLES["latency"])
     assert "3 failed" in drawn
     assert drawn.count("l7 7m0 -7l-7 7") == 2, "two seconds in which requests failed"
-    assert "| transit, apply | 8 | 1,407 | 3 |" in table
-    assert "| whole run | 140 | 27,854 | 3 |" in table
+    assert "| transit: apply | 8.0 | 1,407 | 3 |" in table
+    assert "| whole run | 140.0 | 27,854 | 3 |" in table
     assert "objective: p99 250 ms" in drawn
     assert "27,854 requests, 3 failed" in drawn.partition("aria-label=")[2]
 
@@ -96,8 +96,8 @@ def test_phases_are_in_seconds_whatever_the_bucket(bucket_s: float) -> None:
     bands = [{"label": "a", "from_s": 0, "to_s": half}, {"label": "b", "from_s": half, "to_s": 2 * half}]
     shape = {"type": "latency", "title": "t", "bucket_s": bucket_s, **lists, "bands": bands, "slo_p99_ms": None}
     rows = exhibits.markdown(shape).splitlines()
-    assert rows[2].startswith(f"| a | {half:.0f} | 50 |")
-    assert rows[3].startswith(f"| b | {half:.0f} | 50 |")
+    assert rows[2].startswith(f"| a | {half:.1f} | 50 |")
+    assert rows[3].startswith(f"| b | {half:.1f} | 50 |")
 
 
 NAMES = st.sampled_from("abcdefgh")

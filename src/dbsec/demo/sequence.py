@@ -77,7 +77,7 @@ def run(options: Options, *, audience: Audience, progress: Progress) -> Result:
     _prepare(options.out)
     with ExitStack() as ended:
         plan = lab.Plan(options.home / "demo", options.home / "programs", options.postgres, profile=baseline.profile)
-        up = lab.up(plan, progress=progress)
+        up = _bring_up(plan, options.out, progress)
         if not options.keep:
             ended.callback(up.down)
         ended.callback(_copy_logs, up.folder / "logs", options.out / "logs")
@@ -92,6 +92,16 @@ def run(options: Options, *, audience: Audience, progress: Progress) -> Result:
         _run_chapters(stage, sequence, dataset, options, ended)
         recorder.seal(signing_key(options.home / "keys"))
         return _result(options.out / "evidence.jsonl", recorder.lines)
+
+
+def _bring_up(plan: lab.Plan, out: Path, progress: Progress) -> lab.Lab:
+    """Start the lab; where that is interrupted, keep its logs and nothing else."""
+    try:
+        return lab.up(plan, progress=progress)
+    except KeyboardInterrupt:
+        _copy_logs(plan.folder / "logs", out / "logs")
+        lab.down(plan.folder)
+        raise
 
 
 def _run_chapters(

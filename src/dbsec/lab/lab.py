@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -204,15 +203,3 @@ def _examined(binaries: Binaries) -> Binaries:
         hint = f"install the package that holds {library}" if library else "dbsec lab up --postgres system"
         raise LabError(f"PostgreSQL {binaries.version} does not run here: {exc.tail}", hint=hint) from exc
     return binaries
-
-
-def default_home(environ: Mapping[str, str]) -> Path:
-    """Return ``DBSEC_HOME``, or ``.dbsec`` here; for root below a closed folder ``/var/lib/dbsec`` instead.
-
-    PostgreSQL runs as another account than root, which must be able to reach its data.
-    """
-    if "DBSEC_HOME" in environ:
-        return Path(environ["DBSEC_HOME"]).absolute()
-    here = Path.cwd() / ".dbsec"
-    closed = os.geteuid() == 0 and any(not p.stat().st_mode & 0o001 for p in here.parents)
-    return Path("/var/lib/dbsec") / str(Path.cwd()).strip("/").replace("/", "-") if closed else here

@@ -6,6 +6,7 @@ Run as ``python -m dbsec.lab.load PLAN.json``; ``dbsec.lab.traffic`` is what the
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ class Arrivals(StrEnum):
 class Plan:
     """What to send. Bigger tenants, which come first, send more: 1 : 1/2 : 1/3 ...
 
-    ``timeout_s`` is for a whole request; above ``max_in_flight`` a request is not sent, and counts as failed.
+    ``timeout_s`` is for a whole request; above ``max_in_flight`` a request is not sent, and counts as failed. After
+    ``limit_s``, or when the process that started it is gone, the load ends by itself.
     """
 
     base_url: str
@@ -68,6 +70,7 @@ class Plan:
     mix: Mapping[Op, int] = field(default_factory=lambda: MIX)
     timeout_s: float = 10.0
     max_in_flight: int = 500
+    limit_s: float = 3600.0
 
     @classmethod
     def of(cls, dataset: Dataset, base_url: str, **changes: Any) -> Plan:
@@ -148,7 +151,7 @@ class Load:
 
     def stop(self) -> None:
         """End it; what is in flight is waited for. Errors: ``LabError`` where it had ended by itself before."""
-        if not process.stop(self.process, ladder=((15, _STOP_S),)):
+        if not process.stop(self.process, ladder=((signal.SIGTERM, _STOP_S),)):
             raise LabError(f"the load had ended by itself: {process.last_lines(self.log)}", hint=f"less {self.log}")
 
     def samples(self) -> list[Sample]:

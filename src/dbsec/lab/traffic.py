@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import ssl
@@ -58,10 +59,9 @@ class Script:
         self.cursors: dict[str, str] = {}
 
     def due(self) -> Iterator[float]:
-        """Yield for ever the seconds after the start at which a request is due."""
-        at = 0.0
-        while True:
-            rate = self._plan.rate_per_s
+        """Yield the seconds after the start at which a request is due, up to the plan's limit."""
+        rate, at = self._plan.rate_per_s, 0.0
+        while at < self._plan.limit_s:
             at += self._random.expovariate(rate) if self._plan.arrivals is Arrivals.POISSON else 1 / rate
             yield at
 
@@ -147,12 +147,15 @@ class Traffic:
         self._began_at = datetime.now(UTC)
 
     async def run(self) -> None:
-        """Send until cancelled; then wait a little for the last answers."""
+        """Send until cancelled, orphaned or at the limit; then wait a little for the last answers."""
         flusher = asyncio.create_task(self._flush_often())
+        parent = os.getppid()
         try:
             for due_s in self._script.due():
                 due = self._began + due_s
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+                if os.getppid() != parent:
+                    break  # nobody is left to read the samples or to end us
                 self._send(due)
         finally:
             await self._finish()

@@ -21,7 +21,7 @@ from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ApplyError, GaveUp, UsageError
 from dbsec.pg import facts
 from dbsec.retry import wait_until
-from dbsec.roles.plan import Change, Plan, change
+from dbsec.roles.changes import Change, Plan, change
 
 # Time, process; of a session also its id, where it comes from, SQLSTATE, who, where to, with what: what a client
 # chooses stands last and in quotes.

@@ -205,7 +205,9 @@ class Model(_Strict):
             first = exc.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
             said = first["msg"].removeprefix("Value error, ")
-            raise ConfigError(f"'{where}', key '{key}': {said[:1].lower()}{said[1:]}") from exc
+            # pydantic begins its own messages with a capital
+            said = said if said is not first["msg"] else f"{said[:1].lower()}{said[1:]}"
+            raise ConfigError(f"'{where}', key '{key}': {said}") from exc
         for key, problem in _problems(model):
             raise ConfigError(f"'{where}', key '{key}': {problem}")
         return model

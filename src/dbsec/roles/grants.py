@@ -10,8 +10,8 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from dbsec.errors import ConfigError
 from dbsec.roles.catalog import Catalog, Right, Thing
+from dbsec.roles.changes import PUBLIC, Change, change, listed, role_name, words
 from dbsec.roles.desired import ColumnGrant, FunctionGrant, Model, SchemaGrant, SequenceGrant, TableGrant
-from dbsec.roles.plan import PUBLIC, Change, change, listed, role_name, words
 
 _GRANT_WORDS = {"database": "DATABASE", "schema": "SCHEMA", "sequence": "SEQUENCE", "function": "ROUTINE"}
 

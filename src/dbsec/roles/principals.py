@@ -8,8 +8,8 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from dbsec.errors import ConfigError
 from dbsec.roles.catalog import Catalog, LiveMembership, LiveRole
+from dbsec.roles.changes import Change, change, words
 from dbsec.roles.desired import DYNAMIC_PREFIX, Membership, Model, Role
-from dbsec.roles.plan import Change, change, words
 
 _BUILT_IN = LiveRole("", False, False, True, False, False, False, False, -1)
 _FLAGS = {

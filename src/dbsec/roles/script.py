@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from dbsec.roles.apply import ADVISORY_LOCK
+from dbsec.roles.changes import words
 from dbsec.roles.desired import ColumnGrant, FunctionGrant, Membership, Model, SchemaGrant, SequenceGrant, TableGrant
-from dbsec.roles.plan import words
+from dbsec.roles.diff import ADVISORY_LOCK
 from dbsec.roles.principals import attributes, membership_options, wanted_role
 
 _HEADER = """\

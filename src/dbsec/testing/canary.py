@@ -1,7 +1,7 @@
 """Looks for secrets where none may be: in files, in file names, in arguments and in environments of processes.
 
-A secret is looked for as it is and in the forms that programs turn it into. What cannot be read is told, never passed
-over: a scan that saw nothing proves nothing.
+A secret is looked for as it is and in the forms that programs turn it into; compressed or encrypted bytes hide it. What
+cannot be read is told, never passed over: a scan that saw nothing proves nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,10 @@ from threading import Event, Thread
 from types import TracebackType
 from urllib.parse import quote, quote_plus
 
+from dbsec.testing import proc
+
 _CHUNK = 4 << 20
+_PERCENT = re.compile("%[0-9A-F]{2}")
 _SHORTEST = 8  # below this many bytes a hit may be chance
 
 
@@ -87,7 +91,7 @@ class Canaries:
         hits: set[Hit] = set()
         unread: list[str] = []
         looked_at = 0
-        for pid in tree(*pids):
+        for pid in proc.tree(*pids):
             for part in ("cmdline", "environ"):
                 try:
                     data = Path(f"/proc/{pid}/{part}").read_bytes()
@@ -97,7 +101,7 @@ class Canaries:
                     unread.append(f"{part} of process {pid}: {exc.strerror}")
                     continue
                 looked_at += 1
-                hits.update(self.in_bytes(data, f"{part} of process {pid} ({_name(pid)})"))
+                hits.update(self.in_bytes(data, f"{part} of process {pid} ({proc.name(pid)})"))
         return Scan(frozenset(hits), looked_at, tuple(unread))
 
     def _in_file(self, path: Path) -> set[Hit]:
@@ -120,6 +124,7 @@ class Watch:
         self._every_s = every_s
         self._ends = Event()
         self._thread = Thread(target=self._run, name="canary-watch", daemon=True)
+        self._failure: Exception | None = None
         self.hits: set[Hit] = set()
         self.looked_at = 0
 
@@ -130,24 +135,17 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._ends.set()
         self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
     def _run(self) -> None:
-        while not self._ends.wait(self._every_s):
-            scan = self._canaries.in_processes(*self._pids)
-            self.hits |= scan.hits
-            self.looked_at += scan.looked_at
-
-
-def tree(*pids: int) -> list[int]:
-    """Return the processes and all their living descendants."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (parent := _parent(int(entry.name))) is not None:
-            children.setdefault(parent, []).append(int(entry.name))
-    found = list(dict.fromkeys(pids))
-    for pid in found:
-        found += [child for child in children.get(pid, []) if child not in found]
-    return found
+        try:
+            while not self._ends.wait(self._every_s):
+                scan = self._canaries.in_processes(*self._pids)
+                self.hits |= scan.hits
+                self.looked_at += scan.looked_at
+        except Exception as exc:  # noqa: BLE001 a thread has nobody above it: its owner raises this at the end
+            self._failure = exc
 
 
 def _forms(raw: bytes) -> Iterator[tuple[str, bytes]]:
@@ -157,8 +155,9 @@ def _forms(raw: bytes) -> Iterator[tuple[str, bytes]]:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for offset in range(3):
             yield "base64", _base64_inside(raw, offset, encode(b"\0" * offset + raw))
-    yield "url", quote(raw, safe="").encode()
-    yield "url", quote_plus(raw).encode()
+    for quoted in (quote(raw), quote(raw, safe=""), quote_plus(raw)):
+        yield "url", quoted.encode()
+        yield "url", _PERCENT.sub(lambda match: match[0].lower(), quoted).encode()
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -178,7 +177,7 @@ def _base64_inside(raw: bytes, offset: int, encoded: bytes) -> bytes:
 
 def _walk(roots: Iterable[Path], skip: set[Path], unread: list[str]) -> Iterator[Path]:
     for root in roots:
-        if not root.is_dir():
+        if root.is_file():
             yield root
             continue
         walk = os.walk(root, onerror=lambda exc: unread.append(f"{exc.filename}: {exc.strerror}"))
@@ -195,17 +194,3 @@ def _regular(path: Path) -> bool:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-    except (OSError, IndexError):
-        return None
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-    except OSError:
-        return "gone"

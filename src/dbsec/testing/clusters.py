@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import secrets
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from psycopg import sql
 
 from dbsec import files, process
-from dbsec.lab import account, ports
 from dbsec.pg import Conninfo, connect
 from dbsec.pg.binaries import Binaries, Source, find
 from dbsec.pg.instance import Instance
 from dbsec.process import Account, ProcessId
-from dbsec.progress import Silent
 from dbsec.secret import Secret
 
+_NUMBERS = itertools.count()
+_SELF = ProcessId.of(os.getpid()) or ProcessId(os.getpid(), 0)
 SOURCES = {15: Source.SYSTEM, 17: Source.WHEEL, 18: Source.PG0}
 _PASSWORD = Secret("superuser-of-a-test-cluster")
 _SETTINGS = {
@@ -61,15 +62,17 @@ class Cluster:
 class Clusters:
     """Makes clusters below one folder and stops them all; safe beside other processes with the same folder.
 
-    ``root`` must be a folder that the server account may enter.
+    ``root`` is a folder that ``account`` may enter; it keeps the cached initdb between runs. ``free_port`` names a port
+    on which nothing listens.
     """
 
-    def __init__(self, root: Path, major: int) -> None:
+    def __init__(self, root: Path, major: int, *, account: Account, free_port: Callable[[], int]) -> None:
         self._root = root
         self._major = major
+        self._account = account
+        self._free_port = free_port
         self._made: list[Cluster] = []
-        self._names = (f"c{n}-{secrets.token_hex(3)}" for n in itertools.count())
-        self._account = account.server_account(Silent())
+        self._sweep()
 
     def binaries(self) -> Binaries:
         """Find this version's programs, copied to where the account may run them. Errors: ``ProgramMissing``."""
@@ -81,10 +84,10 @@ class Clusters:
 
     def create(self, **settings: str) -> Cluster:
         """Copy the cached cluster, start it with ``settings`` over the test settings, and return it."""
-        folder = self._root / next(self._names)
+        folder = self._root / f"c-{_SELF.pid}-{_SELF.started}-{next(_NUMBERS)}"
         shutil.copytree(self._template(), folder, copy_function=shutil.copy2)
         self._own(folder)
-        (port,) = ports.free(1)
+        port = self._free_port()
         instance = Instance(self.binaries(), folder / "data", port, folder / "server.log", self._account)
         instance.configure({**_SETTINGS, "port": str(port), **settings})
         admin = Conninfo.local(port, user="postgres", dbname="postgres", password=_PASSWORD)
@@ -102,6 +105,14 @@ class Clusters:
         for cluster in self._made:
             cluster.instance.stop()
             shutil.rmtree(cluster.instance.data.parent, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Stop and delete what a killed run left: the folder's name tells whose it was."""
+        for folder in self._root.glob("c-*-*-*"):
+            _, pid, started, _ = folder.name.split("-")
+            if not ProcessId(int(pid), int(started)).alive:
+                Instance(self.binaries(), folder / "data", 0, folder / "server.log", self._account).stop()
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _template(self) -> Path:
         folder = self._root / f"template{self._major}"

@@ -140,7 +140,7 @@ class _Change:
         try:
             retry.wait_until(is_served, within_s=within_s, what="the new certificate", clock=self.clock)
         except GaveUp as exc:
-            # A key of another certificate or a broken file: PostgreSQL keeps the old pair and tells its log alone.
+            # What the server cannot load it refuses in its log alone, and goes on with the old pair.
             seen = last[0].text if isinstance(last[0], probe.TlsRefusal) else "another certificate is served"
             raise ApplyError(f"the new certificate is not served within {within_s:g} s: {seen}") from exc
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from dbsec.errors import ConfigError, UsageError
 from dbsec.pg import facts
 from dbsec.pg.hba import render
 from dbsec.tls import probe
+from dbsec.tls.context import client_context, server_context
 from dbsec.tls.data_folder import DataFolder
 from dbsec.tls.posture import CLIENT_CA_FILE, Posture
 
@@ -71,8 +73,10 @@ def plan(connection: psycopg.Connection[Any], folder: DataFolder, posture: Postu
     """Compare a server with a posture; changes nothing.
 
     Needs a superuser who came over the network, and the server's files. Errors: ``UsageError`` for another server's
-    folder or a Unix socket; ``ConfigError`` for a setting that this version does not know.
+    folder or a Unix socket; ``ConfigError`` for a setting that this version does not know, or for a key, certificate
+    or CA that no TLS library would load.
     """
+    _check_loads(posture)
     data_directory, hba_file = connection.execute(_PLACES).fetchone() or ("", "")
     if Path(data_directory).resolve() != folder.path.resolve():
         raise UsageError(f"'{folder.path}' is not the data folder of this server: that is '{data_directory}'")
@@ -95,6 +99,19 @@ def served_fingerprint(connection: psycopg.Connection[Any]) -> str | None:
         raise UsageError("a certificate is proven on the network: connect by host name, not by a Unix socket")
     served = probe.certificate(info.hostaddr or info.host, info.port, server_name=info.host, ca=None)
     return served.fingerprint if isinstance(served, probe.Served) else None
+
+
+def _check_loads(posture: Posture) -> None:
+    """Load what the server will load: it would refuse in its log alone, go on as before, and not start again."""
+    try:
+        server_context(posture.certificate)
+    except ssl.SSLError as exc:
+        raise ConfigError(f"the server's key and certificate do not go together: {exc.reason or exc}") from exc
+    for name, ca in (("clients", posture.server_ca), ("the server", posture.client_ca)):
+        try:
+            client_context(ca)
+        except (ssl.SSLError, ValueError) as exc:
+            raise ConfigError(f"the CA that {name} shall trust is not a certificate in PEM") from exc
 
 
 def _setting_changes(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> tuple[SettingChange, ...]:

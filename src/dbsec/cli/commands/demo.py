@@ -11,7 +11,7 @@ import typer
 
 from dbsec import process, report
 from dbsec.cli import exits, output
-from dbsec.cli.commands.lab import home
+from dbsec.cli.home import home
 from dbsec.cli.output import Format
 from dbsec.cli.stage_view import StageView
 from dbsec.config import load

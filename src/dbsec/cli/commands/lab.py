@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dbsec.cli import exits, output
+from dbsec.cli.home import home
 from dbsec.cli.output import Format
 from dbsec.lab import lab
 from dbsec.pg.binaries import Source
@@ -20,11 +20,6 @@ Name = Annotated[str, typer.Option(help="Which lab: 'lab', or 'demo' for one tha
 As = Annotated[Format, typer.Option("--format", help="text or json")]
 
 _BANNER = "for a lab only: wheels' binaries, and OpenBao's unseal key beside its data"
-
-
-def home() -> Path:
-    """Return where labs, keys and journals live."""
-    return lab.default_home(os.environ)
 
 
 @COMMAND.command()

@@ -73,7 +73,7 @@ def observe(stage: Stage) -> Iterator[Seen]:
         endless = [row[0] for row in connection.execute(_ENDLESS)]
         (clear,) = connection.execute(_CLEAR).fetchone() or (0,)
     yield TENANTS, "look for row security", _open(f"{len(tables)} tables without row security", tables=tables)
-    yield PHONES, "read phones as they are stored", _open(f"{clear} of 1,000 phones read in clear", sampled=1000)
+    yield PHONES, "read phones as they are stored", _open(f"{clear:,} of 1,000 phones read in clear", sampled=1000)
     yield PASSWORDS, "look for an end of each password", _open(f"{len(endless)} logins never end", logins=endless)
     found = _open("a plain copy of the data folder, never restored", folder="old-backup", archive="cp")
     yield BACKUPS, "look at the last backup", found

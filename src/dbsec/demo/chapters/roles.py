@@ -11,9 +11,8 @@ from dbsec.demo.baseline import LEGACY
 from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.stage import Stage
 from dbsec.evidence import Control, Drill, Observation, Outcome
-from dbsec.roles import accounts, apply, audit_log, diff, drill, graph
-from dbsec.roles.accounts import Retired
-from dbsec.roles.desired import Model
+from dbsec.roles import Model, Retired, RolesTarget, apply, audit_log, exhibit, matrix, plan, retire, set_password
+from dbsec.roles import drills as attacks
 
 _OWNER = "app_owner"
 _LOGINS = ("app_gateway", "app_migrator", "app_backup", "app_bi", "app_rotator")
@@ -28,26 +27,26 @@ MODEL = Control(
 
 def drills(stage: Stage) -> Sequence[Drill]:
     """Attack as the service and as whoever changes the schema."""
-    target = drill.RolesTarget(
+    target = RolesTarget(
         service=lambda: stage.login("service"),
         migrator=lambda: stage.login("migrator"),
         admin=lambda: stage.login("admin"),
         server_log=stage.server_log,
     )
-    return drill.drills(target)
+    return attacks(target)
 
 
 def harden(stage: Stage) -> Iterator[Seen]:
     """Apply db/roles.toml, move service, migrator and standby to their own roles, and retire the old login."""
     model = Model.load(stage.deployment / "db/roles.toml")
     with stage.admin() as admin:
-        changes = apply.apply(admin, diff.plan(admin, model))
+        changes = apply(admin, plan(admin, model))
         for name in _LOGINS:
-            accounts.set_password(admin, name, stage.password(name))
+            set_password(admin, name, stage.password(name))
         audit_log.apply(admin, audit_log.plan(admin))
     _move(stage)
     with stage.admin() as admin:
-        retired = accounts.retire(admin, LEGACY, heir=_OWNER)
+        retired = retire(admin, LEGACY, heir=_OWNER)
         yield MODEL, "plan again after the change", _settled(admin, model, changes, retired)
 
 
@@ -62,13 +61,13 @@ def _move(stage: Stage) -> None:
 
 
 def _settled(admin: psycopg.Connection[Any], model: Model, changes: int, retired: Retired) -> Observation:
-    left = len(list(diff.plan(admin, model)))
+    left = len(list(plan(admin, model)))
     return Observation(
         Outcome.PASS if left == 0 and retired.still_owned == 0 else Outcome.FAIL,
         f"{changes} changes in one transaction, then none left; '{retired.role}' is retired with "
         f"{retired.sessions_ended} sessions and owns nothing",
         {"changes": changes, "left": left, "sessions_ended": retired.sessions_ended, "owned": retired.still_owned},
-        [graph.exhibit(model), graph.matrix(model)],
+        [exhibit(model), matrix(model)],
     )
 
 

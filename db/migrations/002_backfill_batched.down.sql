@@ -1,0 +1,2 @@
+-- The way back of 002_backfill_batched.toml: nothing is to be done.
+-- To empty the column would write every row again; the way back of 001 drops it whole.

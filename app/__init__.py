@@ -1,0 +1,1 @@
+"""The reference service: a real HTTP service on PostgreSQL, which uses public names of dbsec only."""

@@ -34,6 +34,19 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600, owner: tup
     sync_folder(path.parent)
 
 
+def make_folder(folder: Path, *, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Make a folder and what is missing above it, with this mode whatever the umask; one that is there is left alone.
+
+    ``owner`` is (uid, gid) of the last one.
+    """
+    for path in reversed([folder, *folder.parents]):
+        if not path.exists():
+            path.mkdir(mode=0o700)
+            path.chmod(mode)
+            if owner is not None and path == folder:
+                os.chown(path, *owner)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -72,10 +72,10 @@ def test_a_request_that_waits_for_a_connection_is_not_thrown_out(private: Any, s
         queued = pool.submit(client.get, "/healthz")
         time.sleep(0.3)
         os.kill(service.process.pid, signal.SIGHUP)
-        user = f"/v1/users/{private.big.user_ids[0]}"
-        wanted = "new requests to be served"
-        retry.wait_until(lambda: client.get("/healthz").json()["generation"] == 2, within_s=3, what=wanted)
-        assert client.get(user).status_code == 200
+        new = "SELECT FROM pg_stat_activity WHERE application_name = 'orders@small' AND wait_event_type <> 'Lock'"
+        retry.wait_until(lambda: bool(private.rows(new)), within_s=3, what="the new pool")
+        time.sleep(0.5)
+        assert client.get("/healthz").json()["generation"] == 2
         assert not queued.done()
         blocker.rollback()
         assert (holder.result(timeout=10).status_code, queued.result(timeout=10).status_code) == (200, 200)

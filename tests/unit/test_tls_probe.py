@@ -19,9 +19,10 @@ REFUSAL = b"SFATAL\0C28000\0Mno encryption\0\0"
 
 
 @contextlib.contextmanager
-def peer(*answers: bytes | None) -> Iterator[int]:
-    """Answer each packet in turn, then hang up; None stays silent. Yields the port."""
+def peer(*answers: bytes | None, pause_s: float = 0) -> Iterator[int]:
+    """Answer each packet in turn, then hang up; None stays silent, ``pause_s`` lies before each byte. Yields the port."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(5)
     over = threading.Event()
 
     def serve() -> None:
@@ -33,7 +34,7 @@ def peer(*answers: bytes | None) -> Iterator[int]:
                     if answer is None:
                         over.wait(5)
                     else:
-                        client.sendall(answer)
+                        drip(client, answer, pause_s)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -42,6 +43,12 @@ def peer(*answers: bytes | None) -> Iterator[int]:
     finally:
         over.set()
         thread.join()
+
+
+def drip(client: socket.socket, answer: bytes, pause_s: float) -> None:
+    for part in (answer[i : i + 1] for i in range(len(answer))) if pause_s else (answer,):
+        time.sleep(pause_s)
+        client.sendall(part)
 
 
 def message(kind: bytes, body: bytes) -> bytes:
@@ -81,9 +88,17 @@ def test_a_silent_server_is_left_in_time() -> None:
     assert time.monotonic() - began < 2
 
 
+def test_a_server_that_drips_is_left_in_time() -> None:
+    began = time.monotonic()
+    with peer(message(b"E", REFUSAL), pause_s=0.1) as port:
+        with pytest.raises(ConnectError, match="timed out"):
+            asked(port)
+        assert time.monotonic() - began < 2
+
+
 def test_nobody_there_is_an_error() -> None:
-    with peer() as port:
-        pass
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
     with pytest.raises(ConnectError, match="refused"):
         asked(port)
 

@@ -22,6 +22,8 @@ from dbsec.errors import DbsecError, ProgramMissing
 class LazyGroup(TyperGroup):
     """Lists commands from the folder and imports one when it is called; help costs no import."""
 
+    _in_help = False
+
     def list_commands(self, ctx: Any) -> list[str]:
         return [name.replace("_", "-") for name in discovery.names_in(commands)]
 
@@ -29,13 +31,20 @@ class LazyGroup(TyperGroup):
         module = cmd_name.replace("-", "_")
         if module not in discovery.names_in(commands):
             return None
-        if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
+        if ctx.resilient_parsing or self._in_help:
             return _placeholder(cmd_name, module)
         loaded = _import(cmd_name, module)
         command = typer.main.get_command(loaded.COMMAND)
         command.name = cmd_name
         command.help = command.help or loaded.__doc__
         return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        self._in_help = True
+        try:
+            super().format_commands(ctx, formatter)
+        finally:
+            self._in_help = False
 
 
 def _import(name: str, module: str) -> ModuleType:

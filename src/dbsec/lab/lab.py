@@ -152,10 +152,8 @@ def _bring_up(plan: Plan, site: Site, progress: Progress) -> Lab:
 
 def _site(plan: Plan, who: Account) -> Site:
     folder = plan.folder
-    folder.mkdir(mode=0o700)
     owner = None if who.is_current else (who.uid, who.gid)
-    if owner:
-        shutil.chown(folder, *owner)
+    files.make_folder(folder, mode=0o700, owner=owner)
     if not account.may_enter(who, folder):
         folder.rmdir()
         raise LabError(
@@ -176,11 +174,12 @@ def _site(plan: Plan, who: Account) -> Site:
 
 
 def _prepare_home(home: Path, who: Account) -> None:
-    """Make the home traversable by the account and readable by none."""
+    """Make the home and what is missing above it: traversable by the account, readable by nobody else."""
+    mode = 0o700 if who.is_current else 0o711
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        files.make_folder(home, mode=mode)
         if not who.is_current:
-            home.chmod(0o711)
+            home.chmod(mode)
     except OSError as exc:
         raise LabError(f"cannot make '{home}': {exc.strerror}", hint="set DBSEC_HOME to another folder") from exc
 

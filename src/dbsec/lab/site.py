@@ -42,9 +42,7 @@ class Site:
     def subfolder(self, name: str) -> Path:
         """Make a private folder for a server."""
         path = self.folder / name
-        path.mkdir(mode=0o700)
-        if self.owner:
-            shutil.chown(path, *self.owner)
+        files.make_folder(path, mode=0o700, owner=self.owner)
         return path
 
     def write(self, name: str, data: str | bytes) -> Path:
@@ -63,7 +61,7 @@ class Site:
 
     def runnable(self, program: Path) -> Path:
         """Return the program, or a copy where the account may not run it: a wheel below a closed home."""
-        self.programs.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.make_folder(self.programs, mode=0o755)
         if self._runs(program):
             return program
         copy = self.programs / program.name

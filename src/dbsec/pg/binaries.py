@@ -57,9 +57,18 @@ class Binaries:
             part = folder.with_name(folder.name + ".part")
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(root, part, symlinks=True, ignore=shutil.ignore_patterns("include", "doc", "man"))
+            _open_to_all(part)
             part.rename(folder)
         libraries = folder / "lib" if self.libraries else None
         return replace(self, folder=folder / self.folder.name, libraries=libraries)
+
+
+def _open_to_all(root: Path) -> None:
+    """Let every account read and run a copy: the source may have been unpacked under a strict umask."""
+    for path in (root, *root.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o044 | (0o011 if mode & 0o100 else 0))
 
 
 def find(source: Source, *, cache: Path) -> Binaries:

@@ -20,6 +20,8 @@ from uuid import UUID
 from dbsec import canonical
 from dbsec.errors import UsageError
 
+__all__ = ["MAX_CHARS", "CursorError", "Cursors"]
+
 Value = int | str | datetime | UUID
 
 A = TypeVar("A", int, str, datetime, UUID)

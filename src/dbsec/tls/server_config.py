@@ -48,7 +48,8 @@ def apply(
 
     ``admin`` must be able to come back over verify-full, so that nobody locks the door behind himself. Errors:
     ``ApplyError`` where anything does not hold within ``within_s``; files and settings are then as before, and proven
-    to be in force.
+    to be in force. What a server thinks of new TLS settings shows in the certificate: where that one stays the same, a
+    value that the reload refuses (``ssl_ciphers`` of nonsense) shows in its log alone.
     """
     with connect(admin) as connection:
         if plan(connection, folder, planned.posture) != planned:

@@ -10,6 +10,8 @@ import socket
 import struct
 from collections.abc import Mapping
 
+from dbsec.clock import SYSTEM
+
 SSL_REQUEST = struct.pack(">II", 8, 80877103)
 GSSENC_REQUEST = struct.pack(">II", 8, 80877104)
 CLEARTEXT_PASSWORD_REQUEST = b"R" + struct.pack(">II", 8, 3)
@@ -25,13 +27,23 @@ def startup(user: str, dbname: str) -> bytes:
 
 
 def exactly(sock: socket.socket, count: int) -> bytes:
-    """Receive ``count`` bytes. Errors: ``ConnectionError`` where the peer closes before."""
+    """Receive ``count`` bytes, all of them within the socket's timeout: a peer that drips must not hold us.
+
+    Errors: ``ConnectionError`` where the peer closes before, ``TimeoutError``.
+    """
+    limit = sock.gettimeout()
+    deadline = None if limit is None else SYSTEM.monotonic() + limit
     received = b""
-    while len(received) < count:
-        part = sock.recv(count - len(received))
-        if not part:
-            raise ConnectionError("the peer closed the connection")
-        received += part
+    try:
+        while len(received) < count:
+            if deadline is not None:
+                sock.settimeout(max(deadline - SYSTEM.monotonic(), 0.001))
+            part = sock.recv(count - len(received))
+            if not part:
+                raise ConnectionError("the peer closed the connection")
+            received += part
+    finally:
+        sock.settimeout(limit)
     return received
 
 

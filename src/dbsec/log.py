@@ -9,14 +9,19 @@ from typing import TextIO
 
 MASK = "<redacted>"
 
-# What looks like a credential in the texts that libpq, HTTP clients and URLs produce.
+# What looks like a credential in the texts that libpq, servers, HTTP clients and URLs produce. None begins with a
+# repetition: a long line of base64 would be searched from each of its characters.
+_QUOTED = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*\""""
 _PATTERNS = (
     re.compile(
-        r"(?i)(\b(?:password|passwd|pgpassword|secret|token|secret_key|secret_id)\b[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&]+)"
+        r"(?i)((?:password|passwd|passphrase|secret|token|api[_-]?key)[\w-]*[\"']?\s*[=:]\s*)"
+        rf"({_QUOTED}|[^\s,;&}}]+)"
     ),
-    re.compile(r"(?i)(\bauthorization\b[\"']?\s*[:=]\s*[\"']?(?:bearer|basic)\s+)([^\s\"',]+)"),
-    re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*:)([^\s@/]+)(?=@)"),
-    re.compile(r"(?i)(\b(?:scram-sha-256\$\d+:|password\s+))('[^']*'|\S+)"),
+    re.compile(r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic)\s+)([^\s\"',]+)"),
+    re.compile(r"((?<=://)[^\s:/@]*:)([^\s@/]+)(?=@)"),
+    re.compile(rf"(?i)(\bpassword\s+)(e?(?:{_QUOTED})|\$(\w*)\$.*?\$\3\$)"),
+    re.compile(r"(?i)(scram-sha-256\$\d+:)(\S+)"),
+    re.compile(r"\b(md5)([0-9a-f]{32})\b"),
 )
 
 
@@ -43,13 +48,22 @@ class Redactor(logging.Filter):
         return text
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = self.redact(record.getMessage())
+        record.msg = self.redact(_message(record))
         record.args = ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
             record.exc_text = self.redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = self.redact(record.stack_info)
         return True
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 a wrong call of the log must not stop the work that it tells of
+        return f"{record.msg} (does not fit its arguments)"
 
 
 def to_stream(stream: TextIO, *, level: int = logging.WARNING, known: Iterable[str] = ()) -> Redactor:

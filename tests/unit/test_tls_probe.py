@@ -20,7 +20,7 @@ REFUSAL = b"SFATAL\0C28000\0Mno encryption\0\0"
 
 @contextlib.contextmanager
 def peer(*answers: bytes | None, pause_s: float = 0) -> Iterator[int]:
-    """Answer each packet in turn, then hang up; None stays silent, ``pause_s`` lies before each byte. Yields the port."""
+    """Answer each packet in turn, then hang up; None stays silent, ``pause_s`` lies before each byte."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(5)
     over = threading.Event()

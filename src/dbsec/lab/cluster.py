@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dbsec import files, retry
+from dbsec import retry
 from dbsec.errors import LabError, ProgramError
 from dbsec.lab import ports
 from dbsec.lab.site import Site
@@ -83,7 +83,6 @@ def start(site: Site, binaries: Binaries, profile: Profile, *, port: int, standb
     Errors: ``LabError`` for a port in use, with the end of the log for all else that stops a start.
     """
     if not binaries.runnable_by(site.account):
-        files.make_folder(site.programs, mode=0o755)
         binaries = binaries.copied_to(site.programs / f"postgresql-{binaries.version}")
     password = Secret((site.folder / "secrets/postgres").read_text().strip())
     logs = site.folder / "logs"

@@ -154,6 +154,7 @@ def _site(plan: Plan, who: Account) -> Site:
     folder = plan.folder
     owner = None if who.is_current else (who.uid, who.gid)
     files.make_folder(folder, mode=0o700, owner=owner)
+    files.make_folder(plan.programs, mode=0o755)
     if not account.may_enter(who, folder):
         folder.rmdir()
         raise LabError(

@@ -61,7 +61,6 @@ class Site:
 
     def runnable(self, program: Path) -> Path:
         """Return the program, or a copy where the account may not run it: a wheel below a closed home."""
-        files.make_folder(self.programs, mode=0o755)
         if self._runs(program):
             return program
         copy = self.programs / program.name

@@ -19,12 +19,17 @@ fail() {
     exit 255
 }
 
+# whatever fails unforeseen must not look like the end of the archive
+at_exit() {
+    code=$?
+    [ "$code" -eq 0 ] || [ "$ended" = yes ] || exit 255
+}
+
 fetch() {
     [ $# -eq 3 ] || fail 'usage: restore.sh fetch ARCHIVE NAME PATH'
     archive=$1 name=$2 path=$3
     ended=no
-    # whatever fails unforeseen must not look like the end
-    trap 'code=$?; [ "$code" -eq 0 ] || [ "$ended" = yes ] || exit 255' EXIT
+    trap at_exit EXIT
     [ -d "$archive" ] || fail "folder '$archive' is not there"
     if [ ! -e "$archive/$name" ]; then
         names=$(ls -- "$archive") || fail "cannot list '$archive'"

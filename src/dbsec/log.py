@@ -14,7 +14,7 @@ MASK = "<redacted>"
 _QUOTED = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*\""""
 _PATTERNS = (
     re.compile(
-        r"(?i)((?:password|passwd|passphrase|secret|token|api[_-]?key)[\w-]*[\"']?\s*[=:]\s*)"
+        r"(?i)((?:password|passwd|passphrase|secret|token|api[_-]?key)[\w-]{0,40}[\"']?\s*[=:]\s*)"
         rf"({_QUOTED}|[^\s,;&}}]+)"
     ),
     re.compile(r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic)\s+)([^\s\"',]+)"),

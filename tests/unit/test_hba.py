@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dbsec.errors import ConfigError
@@ -45,11 +47,10 @@ def test_what_is_rendered_is_what_is_parsed(records: list[HbaLine]) -> None:
 
 
 @given(LINES, st.text(), st.text())
+@example(HbaLine("host", ("all",), ("all",), "all", "reject"), "a header that ends in \\", "a comment too \\")
+@example(HbaLine("host", ("all",), ("all",), "all", "reject"), "x\nhost all all all trust", "y\rhost all all all trust")
 def test_no_comment_hides_or_adds_a_record(record: HbaLine, header: str, comment: str) -> None:
-    commented = HbaLine(
-        record.type, record.databases, record.users, record.address, record.method, record.options, comment
-    )
-    assert hba.parse(hba.render([commented], header=header)) == [record]
+    assert hba.parse(hba.render([replace(record, comment=comment)], header=header)) == [record]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_known_value_never_comes_out(value, before, after):
 
 def test_a_long_line_takes_no_longer_than_it_must():
     start = time.monotonic()
-    Redactor().redact("tokenpassword" * 20_000 + "=" + "A" * 500_000)
+    Redactor().redact("tokenpassword" * 20_000 + " " * 100_000 + "A" * 500_000)
     assert time.monotonic() - start < 5
 
 

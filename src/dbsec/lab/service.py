@@ -45,6 +45,7 @@ class Service:
         key_file = _private(site, f"{name}.session", secrets.token_urlsafe(48), who)
         argv: list[str | Path] = [sys.executable, "-m", "uvicorn", "app.main:app", "--app-dir", deployment_folder()]
         argv += ["--host", ports.LOOPBACK, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+        argv += ["--timeout-keep-alive", "60"]  # a stall of the service must not drop its callers' connections
         env = {
             "APP_DSN": f"file:{dsn_file}",
             "APP_SESSION_KEY": f"file:{key_file}",
@@ -81,6 +82,8 @@ class Service:
 
         def switched() -> bool:
             now = self.health()
+            if now["reconnect_attempts"] == before["reconnect_attempts"]:
+                return False  # the signal is still on its way; what stands there is of an earlier attempt
             if str(now.get("reconnect", "")).startswith("failed"):
                 raise ApplyError(f"{self.name} keeps its old login: {now['reconnect']}", hint=f"see {self._log}")
             return bool(now["generation"] > before["generation"] and now["draining"] == 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dbsec.errors import ConfigError
@@ -25,11 +26,11 @@ class Conninfo:
         """Read a libpq string or a ``postgresql://`` URL. Errors: ``ConfigError``, which does not repeat the text."""
         try:
             parsed = {k: str(v) for k, v in conninfo_to_dict(text).items() if v is not None}
-        except Exception as exc:
+        except ProgrammingError:
             raise ConfigError(
                 "the connection string is not one that libpq reads",
                 hint="write 'host=... port=... dbname=... user=...' or postgresql://user@host/dbname",
-            ) from exc
+            ) from None  # the cause quotes a part of the text
         password = parsed.pop("password", None)
         return cls(parsed, Secret(password) if password is not None else None)
 

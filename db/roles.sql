@@ -21,7 +21,7 @@ ALTER ROLE "app_owner" NOLOGIN NOSUPERUSER INHERIT NOCREATEDB NOCREATEROLE NOREP
 -- owns schema dbsec: keyring, journal, versions
 SELECT 'CREATE ROLE "dbsec_owner"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'dbsec_owner') \gexec
 ALTER ROLE "dbsec_owner" NOLOGIN NOSUPERUSER INHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT -1;
--- reads and writes rows; no TRUNCATE, no REFERENCES, no TRIGGER, no DDL
+-- reads and writes rows, and of tenants only reads; no TRUNCATE, no REFERENCES, no TRIGGER, no DDL
 SELECT 'CREATE ROLE "app_readwrite"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app_readwrite') \gexec
 ALTER ROLE "app_readwrite" NOLOGIN NOSUPERUSER INHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT -1;
 -- reads orders and, of people, nothing that names them
@@ -123,14 +123,32 @@ REVOKE CREATE ON SCHEMA "public" FROM PUBLIC, "app_owner", "dbsec_owner", "app_r
 
 -- rights
 REVOKE ALL ON SCHEMA "app" FROM PUBLIC, "dbsec_owner", "app_readwrite", "app_readonly", "dbsec_ctx", "app_gateway", "app_migrator", "app_backup", "app_rotator", "app_bi", "app_breakglass" CASCADE;
-REVOKE ALL ON ALL TABLES IN SCHEMA "app" FROM PUBLIC, "dbsec_owner", "app_readwrite", "app_readonly", "dbsec_ctx", "app_gateway", "app_migrator", "app_backup", "app_rotator", "app_bi", "app_breakglass" CASCADE;
-REVOKE ALL ON ALL SEQUENCES IN SCHEMA "app" FROM PUBLIC, "dbsec_owner", "app_readwrite", "app_readonly", "dbsec_ctx", "app_gateway", "app_migrator", "app_backup", "app_rotator", "app_bi", "app_breakglass" CASCADE;
-REVOKE ALL ON ALL ROUTINES IN SCHEMA "app" FROM PUBLIC, "dbsec_owner", "app_readwrite", "app_readonly", "dbsec_ctx", "app_gateway", "app_migrator", "app_backup", "app_rotator", "app_bi", "app_breakglass" CASCADE;
-GRANT USAGE ON SCHEMA "app" TO "app_readwrite", "app_readonly";
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "app" TO "app_readwrite";
-SELECT format('REVOKE ALL ON TABLE %I.%I FROM %s', n.nspname, c.relname, '"app_readwrite"')
+SELECT format('REVOKE ALL ON TABLE %I.%I FROM PUBLIC, "dbsec_owner", "app_readwrite", "app_readonly", "dbsec_ctx", "app_gateway", "app_migrator", "app_backup", "app_rotator", "app_bi", "app_breakglass" CASCADE', n.nspname, c.relname)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = 'app' AND c.relispartition AND c.relkind IN ('r', 'p', 'f') ORDER BY 1 \gexec
+ WHERE n.nspname = 'app' AND c.relkind = ANY ('{r,p,v,m,f}') AND true
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY 1 \gexec
+SELECT format('REVOKE ALL ON SEQUENCE %I.%I FROM PUBLIC, "dbsec_owner", "app_readwrite", "app_readonly", "dbsec_ctx", "app_gateway", "app_migrator", "app_backup", "app_rotator", "app_bi", "app_breakglass" CASCADE', n.nspname, c.relname)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'app' AND c.relkind = ANY ('{S}') AND true
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY 1 \gexec
+SELECT format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, "dbsec_owner", "app_readwrite", "app_readonly", "dbsec_ctx", "app_gateway", "app_migrator", "app_backup", "app_rotator", "app_bi", "app_breakglass" CASCADE', p.oid::regprocedure)
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE n.nspname = 'app' AND true
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+ ORDER BY 1 \gexec
+GRANT USAGE ON SCHEMA "app" TO "app_readwrite", "app_readonly";
+SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %I.%I TO "app_readwrite"', n.nspname, c.relname)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'app' AND c.relkind = ANY ('{r,p,v,m,f}') AND NOT c.relispartition AND c.relname <> ALL ('{tenants}')
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY 1 \gexec
+GRANT SELECT ON TABLE "app"."tenants" TO "app_readwrite";
 GRANT SELECT ON TABLE "app"."orders" TO "app_readonly";
 GRANT SELECT ("id", "tenant_id", "created_at") ON TABLE "app"."users" TO "app_readonly";
 GRANT SELECT ("id", "slug", "name") ON TABLE "app"."tenants" TO "app_readonly";

@@ -26,6 +26,7 @@ source=$1 name=$2 archive=$3
 target=$archive/$name
 
 # a segment, a partial one of a promotion, the history of a timeline, the label of a backup
+case $name in *[!0-9A-Za-z.]*) fail "'$name' is not the name of a WAL file" ;; esac
 hex='[0-9A-F]\{8\}'
 printf '%s\n' "$name" | grep -q -x -e "$hex$hex$hex\(\.partial\|\.$hex\.backup\)\{0,1\}" -e "$hex\.history" ||
     fail "'$name' is not the name of a WAL file"

@@ -117,7 +117,7 @@ def run(
             check=False,
         )
     except FileNotFoundError as exc:
-        raise ProgramMissing(f"program '{argv[0]}' is not there", hint=hint) from exc
+        raise _not_there(exc, argv, cwd, hint) from exc
     except PermissionError as exc:
         who = account.name if account else Account.current().name
         raise ProgramError(f"account '{who}' may not run '{argv[0]}' in '{cwd}'", hint=hint) from exc
@@ -127,6 +127,12 @@ def run(
         said = (done.stderr.strip() or done.stdout.strip())[-_TAIL:]
         raise ProgramError(f"'{name}' ended with {done.returncode}", tail=said, hint=hint, code=done.returncode)
     return done.stdout
+
+
+def _not_there(exc: OSError, argv: Sequence[str | Path], cwd: Path, hint: str = "") -> ProgramError:
+    if str(exc.filename) == str(cwd):
+        return ProgramError(f"folder '{cwd}', in which '{argv[0]}' is to run, is not there", hint=hint)
+    return ProgramMissing(f"program '{argv[0]}' is not there", hint=hint)
 
 
 def run_detaching(
@@ -158,7 +164,7 @@ def run_detaching(
             check=False,
         ).returncode
     except FileNotFoundError as exc:
-        raise ProgramMissing(f"program '{argv[0]}' is not there") from exc
+        raise _not_there(exc, argv, cwd) from exc
     except subprocess.TimeoutExpired as exc:
         raise ProgramError(f"'{Path(argv[0]).name}' did not end within {timeout_s:g} s") from exc
 
@@ -193,7 +199,7 @@ def spawn(
             extra_groups=groups,
         )
     except FileNotFoundError as exc:
-        raise ProgramMissing(f"program '{argv[0]}' is not there") from exc
+        raise _not_there(exc, argv, cwd) from exc
     except PermissionError as exc:
         raise ProgramError(f"'{argv[0]}' may not be run in '{cwd}'") from exc
     finally:

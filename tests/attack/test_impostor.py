@@ -51,8 +51,8 @@ def test_what_a_client_gives_away(
     ca: Path, certificate: KeyPair | None, settings: dict[str, str], expected: Encounter
 ) -> None:
     with Impostor(certificate, None) as impostor:
-        client = Conninfo.local(impostor.port, user="u", dbname="d", password=Secret("the password"))
-        said = refusal(client.but(**{"sslrootcert": str(ca), **settings}))
+        own = {"sslrootcert": str(ca), **settings}
+        said = refusal(Conninfo.local(impostor.port, user="u", dbname="d", password=Secret("the password"), **own))
         assert impostor.met() == expected
     assert said is not None
     assert "the password" not in said

@@ -22,6 +22,7 @@ from dbsec.roles.accounts import retire, set_password
 from dbsec.roles.changes import Change, Plan
 from dbsec.roles.desired import Model
 from dbsec.roles.diff import apply, plan
+from dbsec.roles.script import render_sql
 from dbsec.secret import Secret
 from dbsec.testing.clusters import Cluster
 
@@ -275,7 +276,7 @@ def test_maintain_needs_17(site: Site) -> None:
 
 def test_a_grant_on_what_is_not_there_is_refused(site: Site) -> None:
     raw = MODEL.model_dump(by_alias=True, exclude_unset=True)
-    raw["grants"][3]["columns"] = ["id", "shoe_size"]
+    raw["grants"][4]["columns"] = ["id", "shoe_size"]
     with pytest.raises(ConfigError, match=r"no column 'app\.users\.shoe_size'"):
         site.plan(Model.of(raw))
 
@@ -405,6 +406,15 @@ RICH: dict[str, Any] = {
         "who": {"kind": "login", "purpose": "connects", "member_of": [{"role": "grp", "admin": True}]},
     },
     "grants": [
+        {"on": "tables", "schema": "app", "names": ["users"], "privileges": ["DELETE"], "to": ["grp"]},
+        {
+            "on": "tables",
+            "schema": "app",
+            "names": ["*"],
+            "except": ["orders"],
+            "privileges": ["SELECT"],
+            "to": ["who"],
+        },
         {"on": "tables", "schema": "app", "names": ["*"], "except": ["users"], "privileges": ["SELECT"], "to": ["grp"]},
         {"on": "tables", "schema": "app", "names": ["parts_1"], "privileges": ["INSERT"], "to": ["who"]},
         {"on": "sequences", "schema": "app", "names": ["s"], "privileges": ["USAGE"], "to": ["grp", "who"]},
@@ -426,16 +436,18 @@ RICH: dict[str, Any] = {
 
 
 def test_script_and_plan_agree_on_every_kind_of_right(site: Site, tmp_path: Path) -> None:
-    from dbsec.roles.script import render_sql
-
     model = Model.of(RICH)
     site.run(DRIFT["new-objects"].replace("GRANT SELECT ON app.parts_1 TO app_readwrite;", ""))
+    site.run("CREATE FUNCTION app.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE EXTENSION pgcrypto SCHEMA app")
     (tmp_path / "roles.sql").write_text(render_sql(model))
     _psql(site, tmp_path / "roles.sql")
     assert site.plan(model).render() == "nothing to do: the server is as it shall be\n"
     site.run("DROP SCHEMA other; REVOKE ALL ON app.users FROM who; GRANT ALL ON ALL TABLES IN SCHEMA app TO who")
     site.apply(model)
     assert not site.plan(model)
+    with connect(site.admin) as admin:
+        kept = admin.execute("SELECT has_function_privilege('grp', 'app.digest(text, text)', 'EXECUTE')").fetchone()
+    assert kept == (True,), "an extension lost what it gives to PUBLIC"
 
 
 # --- passwords and the end of a login ----------------------------------------------------------------------------
@@ -552,6 +564,6 @@ def test_the_picture_of_a_live_server(site: Site) -> None:
     edges = graph.exhibit(live)["edges"]
     assert {"from": "app_migrator", "to": "app_owner", "label": "SET ROLE", "kind": "weak"} in edges
     rows = {row[0]: row[2:] for row in graph.matrix(live)["rows"]}
-    assert set(rows["app_gateway"]) == {"SIUD"}
+    assert rows["app_gateway"] == ["SIUD", "SIUD", "S", "SIUD"]
     assert rows["app_bi"] == ["", "S", "s", "s"]
     assert set(rows["app_backup"]) == {"all, by replication"}

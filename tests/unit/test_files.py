@@ -81,18 +81,3 @@ def test_a_lock_excludes_and_dies_with_its_holder(tmp_path):
     with files.locked(path, blocking=False) as held:
         assert held
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_lock_is_not_inherited_by_a_program(tmp_path):
-    with files.locked(tmp_path / "lock"):
-        inherited = [
-            fd for fd in os.listdir("/proc/self/fd") if int(fd) > 2 and _is_lock(fd) and os.get_inheritable(int(fd))
-        ]
-    assert inherited == []
-
-
-def _is_lock(fd):
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").endswith("/lock")
-    except OSError:
-        return False

@@ -156,14 +156,14 @@ def test_plain_lines_show_every_step_and_few_counts():
     time, stream = Clock(), io.StringIO()
     lines = progress.Lines(stream, time)
     lines.step("copying")
-    for n in range(1, 101):
-        time.sleep(0.1)
-        lines.count("rows", n * 1000, 100_000)
+    for n in range(1, 81):
+        time.sleep(0.125)
+        lines.count("rows", n * 1000, 80_000)
     assert stream.getvalue().splitlines() == [
         "    0.0s  copying",
-        "    2.0s  rows 20,000/100,000",
-        "    4.0s  rows 40,000/100,000",
-        "    6.0s  rows 60,000/100,000",
-        "    8.0s  rows 80,000/100,000",
-        "   10.0s  rows 100,000/100,000",
+        "    2.0s  rows 16,000/80,000",
+        "    4.0s  rows 32,000/80,000",
+        "    6.0s  rows 48,000/80,000",
+        "    8.0s  rows 64,000/80,000",
+        "   10.0s  rows 80,000/80,000",
     ]

@@ -30,7 +30,7 @@ def test_it_is_written_as_postgresql_writes_it():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "/", "16", "16/", "/B3", "16/B374D8480", "1 6/0", "16/0 ", "0x16/0", "-1/0", "g/0"]
+    "text", ["", "/", "16", "16/", "/B3", "16/B374D8480", "1 6/0", "16/0 ", "0x1/0", "-1/0", "g/0"]
 )
 def test_what_is_no_position_is_refused(text):
     with pytest.raises(ValueError, match="is not an LSN"):

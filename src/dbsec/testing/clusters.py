@@ -12,6 +12,7 @@ from pathlib import Path
 from psycopg import sql
 
 from dbsec import files, process
+from dbsec.errors import ProgramMissing
 from dbsec.pg import Conninfo, connect
 from dbsec.pg.binaries import Binaries, Source, find
 from dbsec.pg.instance import Instance
@@ -63,14 +64,17 @@ class Clusters:
     """Makes clusters below one folder and stops them all; safe beside other processes with the same folder.
 
     ``root`` is a folder that ``account`` may enter; it keeps the cached initdb between runs. ``free_port`` names a port
-    on which nothing listens.
+    on which nothing listens; ``unpacked`` is that of ``binaries.find``.
     """
 
-    def __init__(self, root: Path, major: int, *, account: Account, free_port: Callable[[], int]) -> None:
+    def __init__(
+        self, root: Path, major: int, *, account: Account, free_port: Callable[[], int], unpacked: Path | None = None
+    ) -> None:
         self._root = root
         self._major = major
         self._account = account
         self._free_port = free_port
+        self._unpacked = unpacked
         self._made: list[Cluster] = []
         self._sweep()
 
@@ -79,7 +83,11 @@ class Clusters:
         cache = self._root / "pg0"
         cache.mkdir(mode=0o755, parents=True, exist_ok=True)
         with files.locked(self._root / ".binaries.lock"):
-            found = find(SOURCES[self._major], cache=cache)
+            found = find(SOURCES[self._major], cache=cache, unpacked=self._unpacked)
+            if found.major != self._major:
+                raise ProgramMissing(
+                    f"the system's PostgreSQL is {found.version}", hint="apt-get install postgresql-15"
+                )
             return found if found.runnable_by(self._account) else found.copied_to(self._root / f"pg{self._major}")
 
     def create(self, **settings: str) -> Cluster:

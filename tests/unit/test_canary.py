@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dbsec import process
 from dbsec.process import ProcessId
-from dbsec.testing import canary, proc
+from dbsec.testing import proc
 from dbsec.testing.canary import Canaries, Hit, Watch
 
 SECRET = 's3cr\'et/Überraschung+"x"%'
@@ -64,12 +64,12 @@ def test_a_clean_folder_has_no_hit_and_says_what_was_looked_at(tmp_path):
     assert (scan.hits, scan.looked_at, scan.unread) == (frozenset(), 3, ())
 
 
-def test_a_secret_across_two_chunks_is_found_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(canary, "_CHUNK", 64)
-    for shift in range(64):
-        (tmp_path / "core").write_bytes(b"\0" * (64 + shift) + RAW + b"\0" * 100)
+def test_a_secret_across_two_chunks_is_found_once(tmp_path):
+    """Files are read in pieces of some megabytes: a canary at each offset around a border."""
+    for offset in (0, 1, len(RAW) // 2, len(RAW) - 1, len(RAW)):
+        (tmp_path / "core").write_bytes(b"\0" * ((4 << 20) - offset) + RAW + b"\0" * 100)
         hits = CANARIES.in_files(tmp_path).hits
-        assert {hit.form for hit in hits} == {"plain"}, shift
+        assert {hit.form for hit in hits} == {"plain"}, offset
 
 
 def test_a_file_name_and_a_single_file_are_looked_at(tmp_path):

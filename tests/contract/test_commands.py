@@ -1,0 +1,41 @@
+"""What every command owes: help without a traceback, and a JSON envelope or a clear refusal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from dbsec import discovery
+from dbsec.cli import commands
+
+COMMANDS = discovery.constants_in(commands, "COMMAND")
+
+
+def _subcommands() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, app in COMMANDS.items():
+        command = typer.main.get_command(app)
+        inner = getattr(command, "commands", None)
+        found += [(name, sub) for sub in inner] if inner else [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("argv", _subcommands(), ids=" ".join)
+def test_help_says_what_it_does_and_each_option_is_told(argv):
+    done = subprocess.run([sys.executable, "-m", "dbsec", *argv, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    usage, _, rest = done.stdout.partition("\n\n")
+    assert " ".join(argv) in usage
+    assert rest.strip()
+
+
+@pytest.mark.parametrize("argv", _subcommands(), ids=" ".join)
+def test_a_bad_option_is_a_usage_error(argv):
+    argv = (*argv, "--no-such-option")
+    done = subprocess.run([sys.executable, "-m", "dbsec", *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dbsec import canonical, evidence
 from dbsec.errors import EvidenceError, EvidenceTampered, LabError, NewerFormat
 from dbsec.evidence import Control, Drill, Observation, Outcome, Phase, Provenance, Recorder, verify, worst
+from dbsec.evidence import line as chain
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -51,12 +52,12 @@ def write(path: Path, lines: Lines) -> None:
 def rechained(lines: Lines) -> Lines:
     """Make the chain consistent again, as whoever has the file but not the key can."""
     done: Lines = []
-    prev = evidence.FIRST_PREV
+    prev = chain.FIRST_PREV
     for line in lines:
         line = {**line, "prev": prev}
         if line["kind"] == "seal":
             line |= {"count": len(done), "head": prev}
-        line["hash"] = evidence._line_hash(line)
+        line["hash"] = chain.line_hash(line)
         prev = line["hash"]
         done.append(line)
     return done
@@ -64,7 +65,7 @@ def rechained(lines: Lines) -> Lines:
 
 def test_a_sealed_file_verifies_with_its_key_and_says_so(sealed: Path) -> None:
     found = verify(sealed, KEY.public_key())
-    signer = evidence._raw_public(KEY.public_key()).hex()
+    signer = chain.raw_public(KEY.public_key()).hex()
     assert (found.count, found.signed_by) == (LINES - 1, signer)
     assert found.head == lines_of(sealed)[-1]["prev"]
     assert found.summary == f"authentic: 5 lines signed by Ed25519 key {signer[:12]}"
@@ -81,13 +82,13 @@ def changed(lines: Lines) -> Lines:
 
 def changed_with_its_hash(lines: Lines) -> Lines:
     forged = changed(lines)
-    forged[2]["hash"] = evidence._line_hash(forged[2])
+    forged[2]["hash"] = chain.line_hash(forged[2])
     return forged
 
 
 def wrong_seal(lines: Lines, **other: object) -> Lines:
     seal = {**lines[-1], **other}
-    return [*lines[:-1], {**seal, "hash": evidence._line_hash(seal)}]
+    return [*lines[:-1], {**seal, "hash": chain.line_hash(seal)}]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_fail_beats_error_beats_pass(outcomes: tuple[Outcome, ...], folded: Outc
 def test_the_signing_key_is_made_once_private_and_its_public_half_verifies(tmp_path: Path, sealed: Path) -> None:
     made = evidence.signing_key(tmp_path / "keys")
     again = evidence.signing_key(tmp_path / "keys")
-    assert evidence._raw_public(made.public_key()) == evidence._raw_public(again.public_key())
+    assert chain.raw_public(made.public_key()) == chain.raw_public(again.public_key())
     assert (tmp_path / "keys/evidence.key").stat().st_mode & 0o777 == 0o600
     public = evidence.load_public_key(tmp_path / "keys/evidence.pub")
     assert verify(record(tmp_path / "again.jsonl", made), public).signed_by

@@ -86,7 +86,7 @@ def start(site: Site, binaries: Binaries, profile: Profile, *, port: int, standb
         binaries = binaries.copied_to(site.programs / f"postgresql-{binaries.version}")
     password = Secret((site.folder / "secrets/postgres").read_text().strip())
     logs = site.folder / "logs"
-    primary = Instance(binaries, site.folder / "primary", port, logs / "primary.log", site.account)
+    primary = Instance(binaries, site.folder / "primary", port, logs / "primary.log", site.account, site.mark)
     primary.init(superuser=SUPERUSER, password=password, durable=False)
     for name, data in profile.files.items():
         primary.write(name, data)
@@ -94,7 +94,7 @@ def start(site: Site, binaries: Binaries, profile: Profile, *, port: int, standb
     primary.configure({**_SETTINGS, **profile.settings, "port": str(port), "cluster_name": "primary"})
     _start(site, primary, "primary")
     admin = Conninfo.local(port, user=SUPERUSER, dbname="postgres", password=password, **profile.admin)
-    standby = Instance(binaries, site.folder / "standby", standby_port, logs / "standby.log", site.account)
+    standby = Instance(binaries, site.folder / "standby", standby_port, logs / "standby.log", site.account, site.mark)
     standby.clone(admin.but(dbname=None), slot=STANDBY_SLOT)
     standby.configure({"cluster_name": "standby"})
     _start(site, standby, "standby")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbsec import files, process
-from dbsec.errors import LabError, ProgramError
+from dbsec.errors import LabError, ProgramError, ProgramMissing
 from dbsec.lab import account, cluster, objectstore, openbao, ports
 from dbsec.lab.cluster import Profile
 from dbsec.lab.site import Site
-from dbsec.lab.state import State, stop_all
+from dbsec.lab.state import State, stop_all, stop_strays
 from dbsec.pg import Conninfo
 from dbsec.pg.binaries import Binaries, Source, find
 from dbsec.pg.instance import Instance
@@ -86,7 +87,7 @@ def load(folder: Path) -> State:
 def down(folder: Path) -> list[str]:
     """Stop what runs in a lab's folder, also what a killed run left, and delete the folder."""
     state = State.load(folder)
-    stopped = stop_all(state) if state else []
+    stopped = stop_all(state) if state else stop_strays(folder)
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         raise LabError(f"cannot delete '{folder}'", hint=f"rm -r {folder}")
@@ -94,10 +95,13 @@ def down(folder: Path) -> list[str]:
 
 
 def exports(state: State) -> Mapping[str, str]:
-    """Name the environment variables with which psql, bao and the AWS tools reach the lab; credentials by file."""
+    """Name the environment variables with which psql, bao and the AWS tools reach the lab.
+
+    A value is quoted for a POSIX shell: PATH gets the lab's programs in front, a credential is read from its file.
+    """
     primary = state.facts["postgres"]
     bao, store = state.facts["openbao"], state.facts["objectstore"]
-    return {
+    plain = {
         "PGHOST": "localhost",
         "PGHOSTADDR": ports.LOOPBACK,
         "PGPORT": str(primary["port"]),
@@ -107,16 +111,20 @@ def exports(state: State) -> Mapping[str, str]:
         **{k: str(v) for k, v in primary["environment"].items()},
         "BAO_ADDR": bao["address"],
         "BAO_CACERT": state.facts["ca"],
-        "BAO_TOKEN": f"$(cat '{bao['token']}')",
         "AWS_ENDPOINT_URL": store["address"],
         "AWS_CA_BUNDLE": state.facts["ca"],
         "AWS_SHARED_CREDENTIALS_FILE": store["credentials"],
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+    return {
+        **{name: shlex.quote(value) for name, value in plain.items()},
+        "PATH": shlex.quote(f"{primary['programs']}:{bao['programs']}:") + '"$PATH"',
+        "BAO_TOKEN": f'"$(cat {shlex.quote(bao["token"])})"',
+    }
 
 
 def _bring_up(plan: Plan, site: Site, progress: Progress) -> Lab:
-    binaries = _examined(find(plan.postgres, cache=plan.programs / "pg0"))
+    binaries = _found(plan)
     progress.step(f"PostgreSQL {binaries.version} ({binaries.source}), OpenBao and S3 in {site.folder}")
     sql, standby, api, raft = ports.free(4)
     sql = plan.port or sql
@@ -145,6 +153,7 @@ def _bring_up(plan: Plan, site: Site, progress: Progress) -> Lab:
             "environment": environment,
             "source": str(binaries.source),
             "version": binaries.version,
+            "programs": str(pair.primary.binaries.folder),
         },
     )
     return Lab(site, pair.primary, pair.standby, pair.admin)
@@ -194,12 +203,15 @@ def _clear_leftovers(folder: Path, progress: Progress) -> None:
         down(folder)
 
 
-def _examined(binaries: Binaries) -> Binaries:
-    """Run the server once as ourselves: a missing library is told by name before anything starts."""
+def _found(plan: Plan) -> Binaries:
+    """Find PostgreSQL and run its programs once as ourselves: a missing library is told by name before any starts."""
     try:
+        binaries = find(plan.postgres, cache=plan.programs / "pg0")
         process.run([binaries.program("initdb"), "--version"], cwd=Path("/"), env=binaries.env)
+    except ProgramMissing:
+        raise
     except ProgramError as exc:
         library = exc.tail.partition("libraries:")[2].partition(":")[0].strip()
         hint = f"install the package that holds {library}" if library else "dbsec lab up --postgres system"
-        raise LabError(f"PostgreSQL {binaries.version} does not run here: {exc.tail}", hint=hint) from exc
+        raise LabError(f"PostgreSQL ({plan.postgres}) does not run here: {exc.tail}", hint=hint) from exc
     return binaries

@@ -54,7 +54,8 @@ def start(site: Site, *, port: int, cluster_port: int) -> None:
     except GaveUp as exc:
         raise LabError(f"{exc}: {process.last_lines(log)}", hint=f"see {log}") from exc
     site.secret("openbao.token", Secret(token))
-    site.state.tell(openbao={"address": address, "token": str(site.folder / "secrets/openbao.token")})
+    token_file = str(site.folder / "secrets/openbao.token")
+    site.state.tell(openbao={"address": address, "token": token_file, "programs": str(program.parent)})
 
 
 def _login(address: str, ca: Path, admin: Secret) -> str:

@@ -60,7 +60,7 @@ class State:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as exc:
-            raise LabError(f"cannot read '{path}': {exc}", hint="dbsec lab down") from exc
+            raise LabError(f"cannot read '{path}': {exc}", hint=f"rm {path}; dbsec lab down") from exc
         if body.get("magic") != MAGIC:
             raise LabError(f"'{path}' is not a lab of dbsec", hint="choose another DBSEC_HOME")
         if body["format"] > FORMAT:
@@ -113,38 +113,45 @@ def stop_all(state: State) -> list[str]:
             stopped.append(server.name)
         for socket in server.sockets:
             Path(socket).unlink(missing_ok=True)
-    for orphan in (*_marked(state.lab_id), *_postmasters(state.folder)):
-        if process.stop(orphan, ladder=((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))):
-            stopped.append(f"pid {orphan.pid}")
+    return stopped + stop_strays(state.folder, state.lab_id)
+
+
+def stop_strays(folder: Path, lab_id: str = "") -> list[str]:
+    """Stop what was started for a lab and never recorded; without ``lab_id``, what bears any lab's mark and ``folder``.
+
+    Again until nothing is found: what is stopped may have started something in between.
+    """
+    stopped = []
+    while strays := _strays(folder, lab_id):
+        for stray in strays:
+            if process.stop(stray, ladder=((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))):
+                stopped.append(f"pid {stray.pid}")
     return stopped
 
 
-def _marked(lab_id: str) -> Sequence[ProcessId]:
-    """Find processes that inherited the mark: started, but killed -9 came before the record."""
-    mark = f"{TOKEN}={lab_id}".encode()
+def _strays(folder: Path, lab_id: str) -> Sequence[ProcessId]:
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            marked = mark in (entry / "environ").read_bytes().split(b"\0")
+            ours = _belongs(entry, os.fsencode(folder), lab_id)
         except OSError:
-            continue
-        if marked and (pid := ProcessId.of(int(entry.name))):
+            continue  # it has gone, or is none of our business
+        if ours and (pid := ProcessId.of(int(entry.name))):
             found.append(pid)
     return found
 
 
-def _postmasters(folder: Path) -> Sequence[ProcessId]:
-    """Find servers by their pid files: PostgreSQL overwrites the memory where the mark was."""
-    found = []
-    for path in folder.glob("*/postmaster.pid"):
-        try:
-            lines = path.read_text().splitlines()
-            pid = ProcessId.of(int(lines[0]))
-            cwd = Path(f"/proc/{lines[0]}/cwd").readlink()
-        except (OSError, ValueError, IndexError):
-            continue
-        if pid and cwd == path.parent:
-            found.append(pid)
-    return found
+def _belongs(entry: Path, folder: bytes, lab_id: str) -> bool:
+    arguments = (entry / "cmdline").read_bytes()
+    named = folder + b"/" in arguments
+    if named and Path(os.fsdecode(arguments.partition(b"\0")[0])).name == "postgres":
+        return True  # PostgreSQL overwrites the memory where the mark was
+    try:
+        environment = (entry / "environ").read_bytes().split(b"\0")
+    except PermissionError:
+        return named  # root without CAP_SYS_PTRACE, as in a container: another account's arguments are all it sees
+    if lab_id:
+        return f"{TOKEN}={lab_id}".encode() in environment
+    return named and any(entry.startswith(f"{TOKEN}=".encode()) for entry in environment)

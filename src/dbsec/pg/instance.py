@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dbsec import files, process
@@ -23,13 +24,17 @@ _OWN_CONF = "dbsec.conf"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One data folder with the programs and the account that run it; ``log`` is what the server prints."""
+    """One data folder with the programs and the account that run it; ``log`` is what the server prints.
+
+    ``mark`` is in the environment of its programs, so that what a killed run left can be found.
+    """
 
     binaries: Binaries
     data: Path
     port: int
     log: Path
     account: Account | None = None
+    mark: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def init(self, *, superuser: str, password: Secret, durable: bool = True) -> None:
         """Make the cluster: UTF8, C.UTF-8, checksums, SCRAM. ``durable=False`` skips initdb's fsync (tests, labs)."""
@@ -94,7 +99,7 @@ class Instance:
         ]
         argv += ["--timeout", str(timeout_s)]
         code = process.run_detaching(
-            argv, cwd=self.data, account=self.account, env=self.binaries.env, timeout_s=timeout_s + 10
+            argv, cwd=self.data, account=self.account, env={**self.binaries.env, **self.mark}, timeout_s=timeout_s + 10
         )
         running = self.running()
         if code or running is None:
@@ -118,12 +123,13 @@ class Instance:
         os.kill(running.pid, signal.SIGHUP)
 
     def running(self) -> ProcessId | None:
-        """Read postmaster.pid; None where no such process lives."""
+        """Read postmaster.pid; None where no such process lives, or another one has got its number since."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
-        return ProcessId.of(pid)
+        return ProcessId.of(pid) if os.fsencode(self.data) in arguments else None
 
     def destroy(self) -> None:
         """Stop it and delete its data folder."""
@@ -148,7 +154,7 @@ class Instance:
         except FileNotFoundError:
             return {}
         pairs = (line.split(" = ", 1) for line in text.splitlines())
-        return {name: value[1:-1].replace("''", "'") for name, value in pairs}
+        return {name: _unquoted(value) for name, value in pairs}
 
     def _include_own(self) -> None:
         main = self.data / "postgresql.conf"
@@ -159,10 +165,15 @@ class Instance:
             [self.binaries.program(name), *argv],
             cwd=self.data.parent,
             account=self.account,
-            env=self.binaries.env,
+            env={**self.binaries.env, **self.mark},
             timeout_s=600,
         )
 
 
 def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    """Quote a value for a configuration file. Source: PostgreSQL, guc-file.l (GUC_scanstr): a backslash escapes."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _unquoted(literal: str) -> str:
+    return re.sub(r"\\\\|''", lambda match: match[0][0], literal[1:-1])

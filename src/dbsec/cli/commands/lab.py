@@ -46,8 +46,7 @@ def status(name: Name = "lab", form: As = Format.TEXT) -> None:
 def env(name: Name = "lab") -> None:
     """Print exports for psql, bao and the AWS tools; credentials are read from private files."""
     for key, value in lab.exports(lab.load(home() / name)).items():
-        quoted = f'"{value}"' if value.startswith("$(") else f"'{value}'"
-        print(f"export {key}={quoted}")
+        print(f"export {key}={value}")
 
 
 @COMMAND.command()

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKS  := core app lab pg18 screens demo test
 
-.PHONY: demo test lint bench setup setup-test setup-extra lock clean help
+.PHONY: demo test api lint bench setup setup-test setup-extra lock clean help
 
 help:
 	@echo "make demo         bring up real servers, attack, harden, attack again, write dbsec-report/"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench        every benchmark with --quick"
 	@echo "make setup        the virtual environment alone"
 	@echo "make setup-extra  Debian's servers (PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium)"
+	@echo "make api          write docs/api.txt again"
 	@echo "make lock         compile locks/ again"
 	@echo "make clean        stop the lab and delete what was made here"
 
@@ -49,6 +50,9 @@ $(VENV)/.%.stamp: locks/%.txt pyproject.toml | $(VENV)/bin/python
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dbsec needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
+
+api: setup-test
+	@$(BIN)/python scripts/api.py
 
 lock:
 	@sh scripts/lock.sh $(LOCKS)

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.pg(15, 17, 18)
 
 
 def test_identity_and_sessions(database):
-    with connect(database.conninfo) as one, connect(database.conninfo, application_name="orders@blue"):
+    with connect(database.conninfo) as one, connect(database.conninfo, application_name="identity@test"):
         who = facts.server(one)
-        others = [s for s in facts.sessions(one) if s.application == "orders@blue"]
+        others = [s for s in facts.sessions(one) if s.application == "identity@test"]
     assert who.major == database.cluster.major
     assert who.database == database.conninfo.dbname
     assert [(s.network, s.encrypted) for s in others] == [(True, False)]

@@ -58,5 +58,5 @@ lock:
 	@sh scripts/lock.sh $(LOCKS)
 
 clean:
-	@test ! -x $(BIN)/dbsec || $(BIN)/dbsec lab down || true
-	@rm -rf $(VENV) .dbsec dbsec-report dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@for lab in lab demo; do test ! -x $(BIN)/dbsec || $(BIN)/dbsec lab down --name $$lab || exit; done
+	@rm -rf $(VENV) .dbsec .extra .benchmarks dbsec-report dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
 
-from dbsec.errors import ProgramMissing
+from dbsec import files, process
+from dbsec.errors import ProgramError, ProgramMissing
 from dbsec.lab import account, ports
 from dbsec.pg import Conninfo
+from dbsec.process import Account
 from dbsec.progress import Silent
 from dbsec.testing.clusters import Cluster, Clusters
 from dbsec.testing.reaper import nothing_survives
 
 DEFAULT = 17
-EXTRA = Path(__file__).parents[1] / ".extra"  # where make setup-extra unpacks what it may not install
+ROOT = Path(__file__).parents[1]
+EXTRA = ROOT / ".extra"  # where make setup-extra unpacks what it may not install
 os.environ["PATH"] = f"{os.environ['PATH']}:{EXTRA / 'bin'}"
 # Seconds of a folder's tests summed over all workers. Machines are noisy: three times as much is an error.
 BUDGETS_S = {
@@ -41,7 +48,7 @@ hypothesis.settings.register_profile("dbsec", deadline=None)
 hypothesis.settings.load_profile("dbsec")
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Skip by name, or fail where everything is required: in CI a missing server is an error."""
     if os.environ.get("DBSEC_REQUIRE") == "all":
         pytest.fail(f"DBSEC_REQUIRE=all, but {reason}")
@@ -133,3 +140,59 @@ def database(cluster: Cluster) -> Iterator[Database]:
     name = f"t_{secrets.token_hex(4)}"
     yield Database(cluster, cluster.create_database(name))
     cluster.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def user_bin(server_root: Path) -> Path:
+    """The ``bin`` of a virtual environment with dbsec that the server account may run: root's may lie below /root.
+
+    Cached by lock and source. Skipped where the tests run as an ordinary user already.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("the tests run as an ordinary user already")
+    who = account.server_account(Silent())
+    python = next((p for p in (Path("/usr/bin/python3"), Path(sys.executable).resolve()) if _runs(p, who)), None)
+    if python is None:
+        missing("python3 with venv, 3.11 or newer, runs for no ordinary user: apt-get install python3-venv")
+    source = [ROOT / name for name in ("pyproject.toml", "src", "app", "db")]
+    made = f"{_digest(ROOT / 'locks/demo.txt')}-{_digest(*source)}"
+    venv = server_root / "user-venv"
+    with files.locked(server_root / ".user-venv.lock"):
+        if not (venv / made).exists():
+            _install(python, venv, made)
+    return venv / "bin"
+
+
+def _runs(python: Path, who: Account) -> bool:
+    try:
+        process.run([python, "-c", "import venv, ensurepip, tomllib"], cwd=Path("/"), account=who)
+    except ProgramError:
+        return False
+    return True
+
+
+def _install(python: Path, venv: Path, made: str) -> None:
+    pip = [venv / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+    settings = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name == "HOME"}
+    lock = made.partition("-")[0]
+    if not list(venv.glob(f"{lock}-*")):
+        shutil.rmtree(venv, ignore_errors=True)
+        process.run([python, "-m", "venv", venv], cwd=Path("/"))
+        demo = ["--require-hashes", "-r", ROOT / "locks/demo.txt"]
+        process.run([*pip, *demo], cwd=Path("/"), env=settings, timeout_s=600)
+    with tempfile.TemporaryDirectory() as built:
+        process.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", built], cwd=ROOT)
+        wheel = next(Path(built).glob("*.whl"))
+        process.run([*pip, "--no-deps", "--force-reinstall", wheel], cwd=Path("/"), env=settings)
+    for stamp in venv.glob("*-*"):
+        stamp.unlink()
+    process.run(["chmod", "-R", "a+rX", venv], cwd=Path("/"))
+    (venv / made).touch()
+
+
+def _digest(*paths: Path) -> str:
+    seen = hashlib.sha256()
+    for path in sorted(file for top in paths for file in (top.rglob("*") if top.is_dir() else [top])):
+        if path.is_file() and "__pycache__" not in path.parts:
+            seen.update(str(path).encode() + b"\0" + path.read_bytes())
+    return seen.hexdigest()[:12]

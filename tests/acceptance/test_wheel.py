@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,14 @@ def _run(*argv: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the built wheel and the core lock, nothing else; returns its bin folder."""
     folder = tmp_path_factory.mktemp("wheel")
+    planted = ROOT / "db/ssl/planted.key"  # what whoever follows db/ssl/README.md has there
+    planted.write_text("a key that must not be in the wheel\n")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder / "dist"]
     done = subprocess.run([str(a) for a in build], cwd=ROOT, capture_output=True, text=True, check=False)
+    planted.unlink()
     assert done.returncode == 0, done.stderr
     (wheel,) = (folder / "dist").glob("*.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith((".key", ".crt", ".pyc"))]
     bin_folder = folder / "venv/bin"
     for step in (
         (sys.executable, "-m", "venv", folder / "venv"),
@@ -65,6 +70,22 @@ def test_init_copies_the_deployment_from_the_wheel_and_keeps_what_is_there(insta
     assert os.access(tmp_path / "db/pitr/restore.sh", os.X_OK)
     again = _run(installed / "dbsec", "init", ".", cwd=tmp_path)
     assert "written" not in again.stdout
+
+
+def test_init_leaves_keys_behind_and_lets_git_ignore_those_to_come(installed, tmp_path):
+    assert _run(installed / "dbsec", "init", ".", cwd=tmp_path).returncode == 0
+    assert {p.name for p in (tmp_path / "db/ssl").iterdir()} == {"README.md", ".gitignore"}
+    assert (tmp_path / "db").stat().st_mode & 0o777 == 0o755
+    (tmp_path / "db/ssl/ca.key").write_text("a key\n")
+    _run("git", "init", "-q", ".", cwd=tmp_path)
+    _run("git", "add", "-A", cwd=tmp_path)
+    assert "ca.key" not in _run("git", "ls-files", cwd=tmp_path).stdout
+
+
+def test_init_over_a_file_is_a_usage_error(installed, tmp_path):
+    (tmp_path / "db").write_text("a file\n")
+    refused = _run(installed / "dbsec", "init", ".", cwd=tmp_path)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
 
 
 def test_init_into_a_folder_that_is_not_there_is_a_usage_error(installed, tmp_path):

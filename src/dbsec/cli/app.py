@@ -6,7 +6,9 @@ import ast
 import importlib
 import logging
 import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,14 +88,17 @@ def _root(
 def run() -> None:
     """Run the command line; every error of dbsec becomes two lines on stderr and its exit code."""
     os.umask(0o077)
+    for end in (signal.SIGTERM, signal.SIGHUP):  # a cancelled job and a closed terminal end as Ctrl-C does
+        if signal.getsignal(end) is not signal.SIG_IGN:
+            signal.signal(end, signal.default_int_handler)
     try:
         APP()
     except DbsecError as exc:
         exits.say(exc)
         sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        print("dbsec: stopped", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(exits.COULD_NOT_TELL)
+    except Exception:  # noqa: BLE001 the interpreter would exit with 1, which means findings
+        print(log.Redactor().redact(traceback.format_exc()), end="", file=sys.stderr)
         sys.exit(exits.COULD_NOT_TELL)

@@ -1,4 +1,4 @@
-"""Exit codes, and how an error is said: 0 clean, 1 findings, 2 usage, 3 could not tell."""
+"""Exit codes, and how an error is said: 0 clean, 1 findings, 2 usage (typer's own too), 3 could not tell."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dbsec.errors import DbsecError
 
 CLEAN = 0
 FINDINGS = 1
-USAGE = 2
 COULD_NOT_TELL = 3
+INTERRUPTED = 130
 
 
 def say(error: DbsecError) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
+import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from dbsec import discovery, process
+from dbsec import discovery, files, process
 from dbsec.clock import SYSTEM
 from dbsec.config import SloSettings
 from dbsec.demo import baseline, chapters, impact
@@ -18,16 +20,20 @@ from dbsec.demo.chapter import Audience, Chapter
 from dbsec.demo.impact import Span
 from dbsec.demo.stage import Stage
 from dbsec.errors import UsageError
-from dbsec.evidence import Outcome, Phase, Provenance, Recorder, signing_key
+from dbsec.evidence import Phase, Provenance, Recorder, signing_key
 from dbsec.lab import lab
 from dbsec.lab import load as load_
 from dbsec.lab.dataset import Dataset, Scale
 from dbsec.lab.deployment import deployment_folder
 from dbsec.lab.load import DEFAULT_RATE_PER_S, Load
 from dbsec.lab.service import Service
-from dbsec.pg import facts
+from dbsec.pg import Conninfo, facts
 from dbsec.pg.binaries import Source
 from dbsec.progress import Progress
+
+EVIDENCE = "evidence.jsonl"
+_CLIENT_SETTINGS = ("sslmode", "sslrootcert", "require_auth")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +52,13 @@ class Options:
     provenance: Provenance | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How it ended. ``failed`` are drills whose after is not PASS; ``vacuous`` those whose before is not FAIL."""
-
-    evidence: Path
-    drills: int
-    failed: tuple[str, ...]
-    vacuous: tuple[str, ...]
-
-    @property
-    def holds(self) -> bool:
-        return self.drills > 0 and not self.failed and not self.vacuous
-
-
 def found() -> list[Chapter]:
     """Return every chapter of the folder in its order."""
     return sorted(discovery.constants_in(chapters, "CHAPTER").values(), key=lambda c: (c.order, c.name))
 
 
-def run(options: Options, *, audience: Audience, progress: Progress) -> Result:
-    """Bring everything up, run the chapters, seal the evidence, and take everything down again.
+def run(options: Options, *, audience: Audience, progress: Progress) -> Path:
+    """Bring everything up, run the chapters, seal the evidence, take everything down again; returns the evidence.
 
     Errors: ``UsageError`` for a chapter that is not there; ``LabError``. Whatever ends the run, a Ctrl-C too, every
     process is stopped (but with ``keep``) and the logs are copied to ``out/logs``.
@@ -83,7 +75,7 @@ def run(options: Options, *, audience: Audience, progress: Progress) -> Result:
         ended.callback(_copy_logs, up.folder / "logs", options.out / "logs")
         audience.lab(_banner(up))
         provenance = options.provenance or Provenance.here()
-        recorder = ended.enter_context(Recorder(options.out / "evidence.jsonl", provenance))
+        recorder = ended.enter_context(Recorder(options.out / EVIDENCE, provenance))
         stage = Stage(up, deployment_folder(), recorder, audience, progress, baseline.logins(up))
         ended.callback(stage.close)
         dataset = baseline.furnish(stage, options.scale, seed=options.seed)
@@ -91,7 +83,8 @@ def run(options: Options, *, audience: Audience, progress: Progress) -> Result:
             recorder.about(facts.server(connection).to_json())
         _run_chapters(stage, sequence, dataset, options, ended)
         recorder.seal(signing_key(options.home / "keys"))
-        return _result(options.out / "evidence.jsonl", recorder.lines)
+        _tell_way_in(up, stage.login("admin"))
+    return options.out / EVIDENCE
 
 
 def _bring_up(plan: lab.Plan, out: Path, progress: Progress) -> lab.Lab:
@@ -171,32 +164,41 @@ def _start_load(stage: Stage, dataset: Dataset, options: Options) -> Load:
     return Load.start(plan, stage.lab.folder, env=stage.lab.site.mark)
 
 
-def _result(evidence: Path, lines: Sequence[dict[str, Any]]) -> Result:
-    seen = [line for line in lines if line["kind"] == "observation"]
-    after = [line for line in seen if line["phase"] == Phase.AFTER]
-    before = [line for line in seen if line["phase"] == Phase.BEFORE]
-    return Result(
-        evidence,
-        len(after),
-        tuple(f"{line['control']} {line['drill']}" for line in after if line["outcome"] != Outcome.PASS),
-        tuple(f"{line['control']} {line['drill']}" for line in before if line["outcome"] != Outcome.FAIL),
-    )
-
-
 def _banner(up: lab.Lab) -> list[str]:
     servers = ", ".join(f"{s.name} {s.version}" for s in up.site.state.servers.values())
     return [servers, f"run as {up.site.account.name} in {up.folder}", "lab binaries and keys: not for production"]
 
 
+def _tell_way_in(up: lab.Lab, admin: Conninfo) -> None:
+    """Let ``lab env`` of a kept lab say how the superuser gets in now, which is not how he did at the start."""
+    how = {f"PG{name.replace('_', '').upper()}": v for name, v in admin.params.items() if name in _CLIENT_SETTINGS}
+    up.site.state.tell(postgres={**up.site.state.facts["postgres"], "environment": how})
+
+
 def _prepare(out: Path) -> None:
+    """Make an empty report folder; pages of an earlier run must not stand beside this one's logs.
+
+    Errors: ``UsageError`` for a folder that holds something else than a report.
+    """
     try:
+        if out.exists() and any(out.iterdir()) and not (out / EVIDENCE).exists():
+            raise UsageError(f"'{out}' holds something else than a report of dbsec", hint="choose another --out")
+        for name in ("index.html", "report.md", "report.json"):
+            (out / name).unlink(missing_ok=True)
         for name in ("logs", "screens"):
             shutil.rmtree(out / name, ignore_errors=True)
-            (out / name).mkdir(parents=True)
+            files.make_folder(out / name, mode=0o700)
+        (out / EVIDENCE).write_bytes(b"")
     except OSError as exc:
         raise UsageError(f"cannot write to '{out}': {exc.strerror}", hint="choose another --out") from exc
 
 
 def _copy_logs(logs: Path, out: Path) -> None:
+    """Copy the regular files; a link that an account of the lab has planted is left alone."""
     for log in sorted(logs.glob("*.log")):
-        shutil.copyfile(log, out / log.name)
+        try:
+            with os.fdopen(os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as source:
+                if stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                    files.write_atomic(out / log.name, source.read())
+        except OSError as exc:
+            _LOG.warning("log '%s' is not copied: %s", log, exc.strerror)

@@ -11,12 +11,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from dbsec import files, process
 from dbsec.errors import LabError, ProgramError, ProgramMissing
 from dbsec.lab import account, cluster, objectstore, openbao, ports
 from dbsec.lab.cluster import Profile
 from dbsec.lab.site import Site
-from dbsec.lab.state import State, stop_all, stop_strays
+from dbsec.lab.state import State, stop_all
 from dbsec.pg import Conninfo
 from dbsec.pg.binaries import Binaries, Source, find
 from dbsec.pg.instance import Instance
@@ -26,6 +28,7 @@ from dbsec.secret import Secret
 from dbsec.tls.ca import Authority
 
 _NEEDED_BYTES = 1 << 30
+_FULL_BYTES = 16 << 20  # the size of one WAL segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,24 @@ def up(plan: Plan, *, progress: Progress) -> Lab:
         site = _site(plan, who)
         try:
             return _bring_up(plan, site, progress)
-        except BaseException:
+        except BaseException as exc:
             progress.step("stopping what had started")
             stop_all(site.state)
+            if told := _explained(exc, site.folder):
+                raise told from exc
             raise
+
+
+def _explained(exc: BaseException, folder: Path) -> LabError | None:
+    """Name a full disk, of which servers tell in many ways or not at all, and what else is no error of ours yet."""
+    if not isinstance(exc, Exception):
+        return None
+    if shutil.disk_usage(folder).free < _FULL_BYTES:
+        hint = "free some disk space, or set DBSEC_HOME to a larger file system"
+        return LabError(f"no space left on the disk of '{folder}': {exc}", hint=hint)
+    if isinstance(exc, OSError | psycopg.Error):
+        return LabError(f"the lab cannot start: {exc}", hint=f"see {folder / 'logs'}")
+    return None
 
 
 def load(folder: Path) -> State:
@@ -87,11 +104,21 @@ def load(folder: Path) -> State:
 def down(folder: Path) -> list[str]:
     """Stop what runs in a lab's folder, also what a killed run left, and delete the folder."""
     state = State.load(folder)
-    stopped = stop_all(state) if state else stop_strays(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        raise LabError(f"cannot delete '{folder}'", hint=f"rm -r {folder}")
+    stopped = stop_all(state) if state else []
+    _delete(folder)
     return stopped
+
+
+def _delete(folder: Path) -> None:
+    """Delete a lab, what says that it is one last: a folder without it would be taken for somebody's own."""
+    if not folder.exists():
+        return
+    try:
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == "lab.json"):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        folder.rmdir()
+    except OSError as exc:
+        raise LabError(f"cannot delete '{folder}': {exc}", hint=f"rm -r {folder}") from exc
 
 
 def exports(state: State) -> Mapping[str, str]:
@@ -175,11 +202,11 @@ def _site(plan: Plan, who: Account) -> Site:
         raise LabError(f"'{folder}' has {free >> 20} MiB free, the lab needs {_NEEDED_BYTES >> 20}", hint="df -h")
     authority = Authority.create("dbsec lab CA", days=30)
     site = Site(folder, plan.programs, who, authority, State(folder, secrets.token_hex(16)))
+    site.state.tell(account=who.name)  # first of all: this is what makes the folder a lab, to be deleted one day
     for name in ("secrets", "logs"):
         site.subfolder(name)
     files.write_atomic(site.ca_path, authority.certificate, mode=0o644, owner=owner)
     site.secret("postgres", Secret(secrets.token_urlsafe(24)))
-    site.state.tell(account=who.name)
     return site
 
 

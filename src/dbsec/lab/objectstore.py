@@ -30,6 +30,7 @@ def start(site: Site) -> None:
     version = process.run([program, "version"], cwd=site.folder, account=site.account).split()[2]
     data = site.subfolder(NAME)
     chosen, sockets = _ports_without_stale_sockets()
+    site.state.tell(outside=sockets)
     access, key = "dbsec-lab", Secret(secrets.token_urlsafe(24))
     certificate, private = site.certificate().save(site.folder, NAME, owner=site.owner)
     config = site.write("objectstore.json", _identities(access, key))
@@ -39,7 +40,7 @@ def start(site: Site) -> None:
     )
     argv: list[str | Path] = [program, *_arguments(data, chosen, config, certificate, private)]
     # SIGTERM takes 15 s there and protects nothing that a lab needs.
-    pid = site.start(NAME, argv, ports=chosen, version=version, ladder=((signal.SIGKILL, 5.0),), sockets=sockets)
+    pid = site.start(NAME, argv, ports=chosen, version=version, ladder=((signal.SIGKILL, 5.0),))
     address = f"https://localhost:{chosen['s3']}"
     log = site.folder / "logs" / f"{NAME}.log"
     client = _client(address, access, key, site.ca_path)

@@ -85,14 +85,13 @@ class Site:
         version: str = "",
         env: Mapping[str, str] | None = None,
         ladder: tuple[tuple[int, float], ...] = ((15, 10.0),),
-        sockets: Sequence[str] = (),
         account: Account | None = None,
     ) -> ProcessId:
         """Start a server, record it at once, and return its process. Its log is ``logs/NAME.log``."""
         log = self.folder / "logs" / f"{name}.log"
         who = account or self.account
         pid = process.spawn(argv, cwd=self.folder, log=log, account=who, env={**(env or {}), **self.mark})
-        record = ServerRecord(name, pid.pid, pid.started, dict(ports), str(log), version, ladder, tuple(sockets))
+        record = ServerRecord(name, pid.pid, pid.started, dict(ports), str(log), version, ladder)
         self.state.record(record)
         return pid
 

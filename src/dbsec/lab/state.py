@@ -22,10 +22,7 @@ TOKEN = "DBSEC_LAB_ID"  # noqa: S105 the name of a mark in the environment of th
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """One process of the lab. ``ladder`` is the signals that stop it with their patience in seconds.
-
-    ``sockets`` are files outside the lab's folder that it leaves behind when it is killed.
-    """
+    """One process of the lab. ``ladder`` is the signals that stop it with their patience in seconds."""
 
     name: str
     pid: int
@@ -34,7 +31,6 @@ class ServerRecord:
     log: str = ""
     version: str = ""
     ladder: tuple[tuple[int, float], ...] = ((signal.SIGTERM, 10.0),)
-    sockets: tuple[str, ...] = ()
 
     @property
     def process(self) -> ProcessId:
@@ -53,14 +49,20 @@ class State:
 
     @classmethod
     def load(cls, folder: Path) -> State | None:
-        """Read ``lab.json``; None where there is none. Errors: ``LabError``, ``NewerFormat``."""
+        """Read ``lab.json``; None where the folder is absent or empty, and no servers where the file is damaged.
+
+        Errors: ``LabError`` for a folder that holds something else, ``NewerFormat``.
+        """
         path = folder / "lab.json"
         try:
-            body = json.loads(path.read_text())
-        except FileNotFoundError:
+            text = path.read_text() if path.exists() or _holds_anything(folder) else None
+        except OSError as exc:
+            raise LabError(f"'{folder}' is not a lab of dbsec: no lab.json", hint="choose another DBSEC_HOME") from exc
+        if text is None:
             return None
-        except (OSError, ValueError) as exc:
-            raise LabError(f"cannot read '{path}': {exc}", hint=f"rm {path}; dbsec lab down") from exc
+        body = _parsed(text)
+        if body is None:
+            return cls(folder, "")
         if body.get("magic") != MAGIC:
             raise LabError(f"'{path}' is not a lab of dbsec", hint="choose another DBSEC_HOME")
         if body["format"] > FORMAT:
@@ -69,7 +71,7 @@ class State:
         state.facts = body["facts"]
         for entry in body["servers"]:
             ladder = tuple((int(s), float(w)) for s, w in entry.pop("ladder"))
-            record = ServerRecord(**{**entry, "ladder": ladder, "sockets": tuple(entry["sockets"])})
+            record = ServerRecord(**{**entry, "ladder": ladder})
             state.servers[record.name] = record
         return state
 
@@ -86,7 +88,10 @@ class State:
             self._write()
 
     def tell(self, **facts: Any) -> None:
-        """Keep facts (addresses, paths; never a secret) for later runs."""
+        """Keep facts (addresses, paths; never a secret) for later runs.
+
+        ``outside`` is the files outside the lab's folder that go when it goes; told before they can come to be.
+        """
         with self._lock:
             self.facts.update(facts)
             self._write()
@@ -102,6 +107,20 @@ class State:
         files.write_atomic(self.folder / "lab.json", json.dumps(body, indent=1, default=str) + "\n")
 
 
+def _holds_anything(folder: Path) -> bool:
+    """Tell whether a folder holds more than what a kill -9 before the first lab.json leaves."""
+    return folder.is_dir() and any(not entry.name.startswith(".lab.json.") for entry in folder.iterdir())
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """Read lab.json; None for a damaged one, which still names the magic. What is no lab of ours is ``{}``."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return None if f'"{MAGIC}"' in text else {}
+    return body if isinstance(body, dict) else {}
+
+
 def stop_all(state: State) -> list[str]:
     """Stop every server of a lab, last started first, and what a killed run left without a record.
 
@@ -111,20 +130,21 @@ def stop_all(state: State) -> list[str]:
     for server in reversed(list(state.servers.values())):
         if process.stop(server.process, ladder=server.ladder):
             stopped.append(server.name)
-        for socket in server.sockets:
-            Path(socket).unlink(missing_ok=True)
-    return stopped + stop_strays(state.folder, state.lab_id)
+    stopped += _stop_strays(state.folder, state.lab_id)
+    for path in state.facts.get("outside", ()):
+        Path(path).unlink(missing_ok=True)
+    return stopped
 
 
-def stop_strays(folder: Path, lab_id: str = "") -> list[str]:
-    """Stop what was started for a lab and never recorded; without ``lab_id``, what bears any lab's mark and ``folder``.
+def _stop_strays(folder: Path, lab_id: str) -> list[str]:
+    """Stop what was started for a lab and never recorded; with no ``lab_id`` what bears any mark and names ``folder``.
 
     Again until nothing is found: what is stopped may have started something in between.
     """
     stopped = []
     while strays := _strays(folder, lab_id):
         for stray in strays:
-            if process.stop(stray, ladder=((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0))):
+            if process.stop(stray, ladder=((signal.SIGINT, 3.0), (signal.SIGQUIT, 3.0))):
                 stopped.append(f"pid {stray.pid}")
     return stopped
 
@@ -151,7 +171,8 @@ def _belongs(entry: Path, folder: bytes, lab_id: str) -> bool:
     try:
         environment = (entry / "environ").read_bytes().split(b"\0")
     except PermissionError:
-        return named  # root without CAP_SYS_PTRACE, as in a container: another account's arguments are all it sees
+        # Root without CAP_SYS_PTRACE, as in a container, sees no more of another account than its arguments.
+        return named and os.geteuid() == 0
     if lab_id:
         return f"{TOKEN}={lab_id}".encode() in environment
-    return named and any(entry.startswith(f"{TOKEN}=".encode()) for entry in environment)
+    return named and any(variable.startswith(f"{TOKEN}=".encode()) for variable in environment)

@@ -103,7 +103,7 @@ def _impersonation(target: TransitTarget, name: str) -> Observation:
     met = impersonate(service, target.authority, STRANGERS[name])
     seen = {"sslmode": service.params.get("sslmode", "prefer"), **met.to_json()}
     if met.encounter.trusted:
-        did = "logged in through it" if met.refusal is None else "began to log in to it"
+        did = "gave it the password" if met.encounter.password else "accepted its certificate, if not its question"
         return Observation(Outcome.FAIL, f"the service met a stranger ({name}) and {did}", seen)
     if met.control is not None:
         return Observation(Outcome.ERROR, "the refusal proves nothing: a good certificate is refused too", seen)

@@ -55,8 +55,9 @@ STRANGERS: Mapping[str, Stranger] = {
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """How it went. ``refusal`` and ``control`` are what libpq said of the stranger and of a man in the middle with a
-    good certificate, None where it logged in; ``verify_code`` is OpenSSL's for the stranger's, 0 where it is good.
+    """How it went. ``refusal`` and ``control`` are what libpq said in the end of the stranger and of a man in the middle
+    with a good certificate, None where it logged in; ``verify_code`` is OpenSSL's for the stranger's, 0 where it is
+    good.
     """
 
     encounter: Encounter
@@ -66,6 +67,8 @@ class Meeting:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "certificate_accepted": self.encounter.trusted,
+            "password_given": self.encounter.password,
             "libpq": self.refusal or "logged in",
             "alert": self.encounter.alert.name.lower() if self.encounter.alert else "",
             "verify_code": self.verify_code,
@@ -74,11 +77,13 @@ class Meeting:
 
 
 def impersonate(client: Conninfo, authority: Authority, stranger: Stranger) -> Meeting:
-    """Route a client to a stranger that relays to its server; then, as the positive control, to one with a good
-    certificate. Errors: ``ConnectError``, ``GaveUp``.
+    """Route a client to a stranger that asks for the password in clear; then, as the positive control, to a man in the
+    middle with a good certificate, who relays to the server. Errors: ``ConnectError``, ``GaveUp``.
+
+    A stranger that relays would prove less: SCRAM's channel binding finds him even where nobody looks at certificates.
     """
     upstream = (client.address, client.port)
-    with Impostor(stranger.certificate(authority, client.host), upstream) as impostor:
+    with Impostor(stranger.certificate(authority, client.host), None) as impostor:
         judged = probe.certificate("127.0.0.1", impostor.port, server_name=client.host, ca=authority.certificate)
         impostor.met()
         said = refusal(_routed(client, impostor))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +14,16 @@ from dbsec.cli.home import home
 from dbsec.cli.output import Format
 from dbsec.cli.stage_view import StageView
 from dbsec.config import load
-from dbsec.demo import Options, Result, run
-from dbsec.errors import ProgramError
-from dbsec.evidence import Provenance, load_public_key, verify
+from dbsec.demo import Options, run
+from dbsec.errors import DbsecError, ProgramError
+from dbsec.evidence import Outcome, Provenance, load_public_key, verify
 from dbsec.lab.dataset import Scale
 from dbsec.lab.deployment import deployment_folder
 from dbsec.pg.binaries import Source
 from dbsec.progress import Progress
-from dbsec.report import screens
+from dbsec.report import Built, screens, verdict
+
+_EXITS = {Outcome.PASS: exits.CLEAN, Outcome.FAIL: exits.FINDINGS}
 
 
 def demo(
@@ -38,45 +39,61 @@ def demo(
 ) -> None:
     """Exit 0 only where every control holds after hardening and every attack had succeeded before it."""
     settings = load(config)
-    where = home()
     given = {"scale": scale, "postgres": postgres, "seed": seed, "config": settings.model_dump(mode="json")}
     provenance = Provenance.here(revision=_revision(), config=given, ticket=ticket)
     options = Options(
-        where, out.absolute(), postgres, scale, seed, keep=keep, only=chapter, slo=settings.slo, provenance=provenance
+        home(), out.absolute(), postgres, scale, seed, keep=keep, only=chapter, slo=settings.slo, provenance=provenance
     )
     view = StageView(sys.stderr, options.out / "screens")
+    with view.progress() as progress:
+        evidence = _perform(options, view, progress)
+        built = _report(evidence, options.out, progress)
+    _tell(built, evidence, options, form)
+    told = verdict.overall(built.report)
+    raise typer.Exit(exits.CLEAN if not built.report.totals.controls else _EXITS.get(told, exits.COULD_NOT_TELL))
+
+
+def _perform(options: Options, view: StageView, progress: Progress) -> Path:
+    """Run the sequence; where it does not end, show what was seen so far and where to look."""
     try:
-        with view.progress() as progress:
-            result = run(options, audience=view, progress=progress)
-            _report(result, options.out, progress)
-    except KeyboardInterrupt:
-        left = "the lab is up: dbsec lab status --name demo" if keep else "everything was taken down"
-        print(f"\ndbsec: stopped, {left}\n  look at: {out}/evidence.jsonl and {out}/logs/", file=sys.stderr)
-        raise typer.Exit(130) from None
-    _tell(result, where, options, form)
-    if not result.holds:
-        raise typer.Exit(exits.COULD_NOT_TELL if result.vacuous and not result.failed else exits.FINDINGS)
+        return run(options, audience=view, progress=progress)
+    except (KeyboardInterrupt, DbsecError) as exc:
+        evidence = options.out / "evidence.jsonl"
+        if evidence.exists() and evidence.stat().st_size:
+            report.build(evidence, options.out, progress=progress)
+        if isinstance(exc, DbsecError):
+            raise
+        left = "the lab is up: dbsec lab status --name demo" if options.keep else "everything was taken down"
+        print(f"\ndbsec: stopped, {left}\n  look at: {options.out}", file=sys.stderr)
+        raise typer.Exit(exits.INTERRUPTED) from None
 
 
-def _report(result: Result, out: Path, progress: Progress) -> None:
+def _report(evidence: Path, out: Path, progress: Progress) -> Built:
     progress.step("writing the report")
-    report.build(result.evidence, out, progress=progress)
-    shown = screens.take(out / "index.html", out / "screens")
-    progress.step(shown.summary)
+    built = report.build(evidence, out, progress=progress)
+    progress.step(screens.take(out / "index.html", out / "screens").summary)
+    return built
 
 
-def _tell(result: Result, where: Path, options: Options, form: Format) -> None:
-    key = where / "keys" / "evidence.pub"
-    verified = verify(result.evidence, load_public_key(key)).summary
+def _tell(built: Built, evidence: Path, options: Options, form: Format) -> None:
+    key = options.home / "keys" / "evidence.pub"
+    verified = verify(evidence, load_public_key(key)).summary
+    headline, lead = verdict.headline(built.report), verdict.lead(built.report)
     if form is Format.JSON:
-        facts = {**asdict(result), "holds": result.holds, "verified": verified, "public_key": str(key)}
-        output.envelope("demo", result=facts)
+        result = {
+            "verdict": verdict.overall(built.report),
+            "headline": headline,
+            "lead": lead,
+            "evidence": str(evidence),
+            "verified": verified,
+            "public_key": str(key),
+            "paths": [str(path) for path in built.paths],
+        }
+        output.envelope("demo", result=result)
         return
-    print(f"{result.drills - len(result.failed)} of {result.drills} attacks are refused after hardening")
-    for name in result.failed:
-        print(f"  does not hold: {name}")
-    for name in result.vacuous:
-        print(f"  proves nothing, the attack had failed before: {name}")
+    print(headline)
+    if lead:
+        print(lead)
     print(f"{verified}\n  check again: dbsec report verify {options.out} --public-key {key}")
     print(f"report: {options.out / 'index.html'}")
     if options.keep:
@@ -84,11 +101,14 @@ def _tell(result: Result, where: Path, options: Options, form: Format) -> None:
 
 
 def _revision() -> str:
-    """Return the commit of the deployment that runs, where it is a checkout with git."""
+    """Name the commit of the deployment that runs, ``-dirty`` where files differ; empty where it is no checkout."""
+    folder = deployment_folder()
     try:
-        return process.run(["git", "rev-parse", "HEAD"], cwd=deployment_folder()).strip()
+        top = process.run(["git", "rev-parse", "--show-toplevel"], cwd=folder).strip()
+        described = process.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=folder)
     except ProgramError:
         return ""
+    return described.strip() if Path(top).resolve() == folder.resolve() else ""
 
 
 COMMAND = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 
 def json_bytes(value: object) -> bytes:
@@ -13,6 +14,16 @@ def json_bytes(value: object) -> bytes:
     Shape: numbers as Python's shortest round trip; NaN raises ``ValueError``. Source: after RFC 8785.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def as_read(value: object) -> Any:
+    """Return a value as a reader of its JSON gets it (keys are strings), so that writer and reader see the same.
+
+    Errors: ``TypeError`` or ``ValueError`` for what is no JSON or cannot be encoded.
+    """
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    json_bytes(plain)
+    return plain
 
 
 def length_prefixed(parts: Iterable[bytes]) -> bytes:

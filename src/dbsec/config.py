@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dbsec.errors import ConfigError
 
-M = TypeVar("M", bound=BaseModel)
+OWN = ("slo", "objectives", "rotation")
+PILLARS = (
+    *("migrations", "tls", "backup", "crypto", "secrets", "tenancy", "roles"),
+    *("audit", "kms", "store", "lab", "demo", "masking", "clusters"),
+)
 
 
 class Section(BaseModel):
@@ -35,16 +40,12 @@ class Objectives(Section):
 
 
 class Config(Section):
-    """The whole file; pillars read their own tables through ``section``."""
+    """The whole file; ``pillars`` holds the table of each pillar as it stands there."""
 
     slo: SloSettings = SloSettings()
     objectives: Objectives = Objectives()
     rotation: dict[str, str] = Field(default_factory=dict)
     pillars: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    def section(self, name: str, model: type[M]) -> M:
-        """Read a pillar's table as its own settings model. Errors: ``ConfigError`` naming the key."""
-        return _validated(model, self.pillars.get(name, {}), f"dbsec.toml [{name}]")
 
 
 def load(path: Path | None) -> Config:
@@ -57,14 +58,22 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"cannot read '{path}': {exc.strerror}", hint="dbsec init .") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"'{path}' is not TOML: {exc}") from exc
-    own = {name: table for name, table in tables.items() if name in ("slo", "objectives", "rotation")}
+    own = {name: table for name, table in tables.items() if name in OWN}
     rest = {name: table for name, table in tables.items() if name not in own}
-    return _validated(Config, {**own, "pillars": rest}, str(path))
+    for name in rest:
+        if name not in PILLARS:
+            raise ConfigError(f"{path}: '{name}' is no table of dbsec", hint=_meant(name))
+    return _validated({**own, "pillars": rest}, str(path))
 
 
-def _validated(model: type[M], values: dict[str, Any], where: str) -> M:
+def _meant(name: str) -> str:
+    close = difflib.get_close_matches(name, (*OWN, *PILLARS), n=1)
+    return f"did you mean [{close[0]}]?" if close else f"choose of {', '.join((*OWN, *PILLARS))}"
+
+
+def _validated(values: dict[str, Any], where: str) -> Config:
     try:
-        return model.model_validate(values)
+        return Config.model_validate(values)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in first["loc"])

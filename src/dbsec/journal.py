@@ -79,7 +79,7 @@ class Journal:
         ``facts`` are what the step depends on, as JSON values without secrets: a run that resumes must give the same.
         Errors: ``JournalError`` for other facts; what the block raises, after it was recorded as failed.
         """
-        known = _as_read(facts)
+        known = canonical.as_read(facts)
         last = self._last.get(name)
         if last is not None and self._facts[name] != known:
             raise JournalError(
@@ -99,7 +99,7 @@ class Journal:
             self._record("failed", name, error=str(exc) if isinstance(exc, DbsecError) else type(exc).__name__)
             raise
         self._observe(name, Edge.AFTER_EFFECT)
-        step.result = _as_read(step.result)
+        step.result = canonical.as_read(step.result)
         self._record("done", name, result=step.result)
         step.done = True
         self._observe(name, Edge.AFTER_RECORD)
@@ -231,11 +231,6 @@ def _object(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _as_read(value: Any) -> Any:
-    """Give a value the types that JSON reads back, so that a first run and one that resumes see the same."""
-    return json.loads(canonical.json_bytes(value))
 
 
 def _shown(facts: Any) -> str:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ProgramError, ProgramMissing
@@ -33,8 +34,12 @@ class Account:
 
     @classmethod
     def current(cls) -> Account:
-        """Return the account of this process."""
-        entry = pwd.getpwuid(os.geteuid())
+        """Return the account of this process; one that the password database does not know is named ``uid:NNN``."""
+        uid = os.geteuid()
+        try:
+            entry = pwd.getpwuid(uid)
+        except KeyError:
+            return cls(f"uid:{uid}", uid, os.getegid())
         return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
     @property
@@ -76,10 +81,81 @@ def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
     }
 
 
-def _identity(account: Account | None) -> tuple[int | None, int | None, list[int] | None]:
-    if account is None or account.is_current:
-        return None, None, None
-    return account.uid, account.gid, []
+def _start(
+    argv: Sequence[str | Path],
+    cwd: Path,
+    account: Account | None,
+    env: Mapping[str, str] | None,
+    hint: str,
+    **streams: Any,
+) -> subprocess.Popen[str]:
+    """Start a child in its own session, with nothing of ours but what ``streams`` names."""
+    who = account or Account.current()
+    uid, gid, groups = (None, None, None) if who.is_current else (who.uid, who.gid, [])
+    try:
+        return subprocess.Popen(
+            [str(a) for a in argv],
+            cwd=cwd,
+            env=clean_environment(cwd, env),
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+            **streams,
+        )
+    except OSError as exc:
+        raise _not_started(exc, str(argv[0]), cwd, who, hint) from exc
+
+
+def _not_started(exc: OSError, program: str, cwd: Path, who: Account, hint: str) -> ProgramError:
+    absent = isinstance(exc, FileNotFoundError | NotADirectoryError)
+    if absent and str(exc.filename) == str(cwd):
+        return ProgramError(
+            f"folder '{cwd}', in which '{program}' is to run, is not there", hint=hint or f"ls -ld {cwd}"
+        )
+    hint = hint or f"ls -l {program}"
+    if absent:
+        return ProgramMissing(f"program '{program}' is not there", hint=hint)
+    if isinstance(exc, PermissionError):
+        return ProgramError(f"account '{who.name}' may not run '{program}' in '{cwd}'", hint=hint)
+    return ProgramError(f"'{program}' cannot be started: {exc.strerror}", hint=hint)
+
+
+def _end_of(child: subprocess.Popen[str], timeout_s: float, hint: str, stdin: str | None = None) -> tuple[str, str]:
+    """Wait for the end of a child; where it is late, or we are interrupted, it dies with all that it started."""
+    with child:
+        try:
+            return child.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired as exc:
+            said = _said(*_killed(child))
+            raise ProgramError(f"'{_name(child)}' did not end within {timeout_s:g} s", tail=said, hint=hint) from exc
+        except BaseException:
+            _kill_group(child)
+            raise
+
+
+def _killed(child: subprocess.Popen[str]) -> tuple[str, str]:
+    _kill_group(child)
+    try:
+        return child.communicate(timeout=1)
+    except subprocess.TimeoutExpired as exc:  # who has left the session holds the pipes open
+        parts = (exc.output, exc.stderr)
+        return tuple(part.decode(errors="replace") if isinstance(part, bytes) else part or "" for part in parts)
+
+
+def _kill_group(child: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _name(child: subprocess.Popen[str]) -> str:
+    return Path(child.args[0]).name
+
+
+def _said(out: str | None, err: str | None) -> str:
+    return ((err or "").strip() or (out or "").strip())[-_TAIL:]
 
 
 def run(
@@ -95,44 +171,17 @@ def run(
     """Run a program to its end and return what it printed to stdout.
 
     The child gets ``clean_environment(cwd)`` and ``env``; secrets go through ``stdin`` or a private file, never argv.
-    Errors: ``ProgramMissing``; ``ProgramError`` with the end of its stderr for another exit code than 0, or a time-out.
+    Errors: ``ProgramMissing``; ``ProgramError`` with the end of its stderr for another exit code than 0, or a time-out,
+    at which what it had started in its session is killed too.
     """
-    uid, gid, groups = _identity(account)
-    name = Path(argv[0]).name
-    try:
-        done = subprocess.run(
-            [str(a) for a in argv],
-            cwd=cwd,
-            env=clean_environment(cwd, env),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            start_new_session=True,
-            user=uid,
-            group=gid,
-            extra_groups=groups,
-            check=False,
-        )
-    except FileNotFoundError as exc:
-        raise _not_there(exc, argv, cwd, hint) from exc
-    except PermissionError as exc:
-        who = account.name if account else Account.current().name
-        raise ProgramError(f"account '{who}' may not run '{argv[0]}' in '{cwd}'", hint=hint) from exc
-    except subprocess.TimeoutExpired as exc:
-        raise ProgramError(f"'{name}' did not end within {timeout_s:g} s", hint=hint) from exc
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip())[-_TAIL:]
-        raise ProgramError(f"'{name}' ended with {done.returncode}", tail=said, hint=hint, code=done.returncode)
-    return done.stdout
-
-
-def _not_there(exc: OSError, argv: Sequence[str | Path], cwd: Path, hint: str = "") -> ProgramError:
-    if str(exc.filename) == str(cwd):
-        return ProgramError(f"folder '{cwd}', in which '{argv[0]}' is to run, is not there", hint=hint)
-    return ProgramMissing(f"program '{argv[0]}' is not there", hint=hint)
+    pipe = subprocess.PIPE
+    source = subprocess.DEVNULL if stdin is None else pipe
+    child = _start(argv, cwd, account, env, hint, stdin=source, stdout=pipe, stderr=pipe)
+    out, err = _end_of(child, timeout_s, hint, stdin)
+    code = child.returncode
+    if code:
+        raise ProgramError(f"'{_name(child)}' ended with {code}", tail=_said(out, err), hint=hint, code=code)
+    return out
 
 
 def run_detaching(
@@ -142,31 +191,17 @@ def run_detaching(
     account: Account | None = None,
     env: Mapping[str, str] | None = None,
     timeout_s: float = 120,
+    hint: str = "",
 ) -> int:
     """Run a program that leaves a daemon behind, and return its exit code.
 
-    Its output goes nowhere: a pipe would be held open by the daemon, and the caller would wait for ever.
+    Its output goes nowhere: a pipe would be held open by the daemon, and the caller would wait for ever. Errors: as
+    of ``run``.
     """
-    uid, gid, groups = _identity(account)
-    try:
-        return subprocess.run(
-            [str(a) for a in argv],
-            cwd=cwd,
-            env=clean_environment(cwd, env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-            start_new_session=True,
-            user=uid,
-            group=gid,
-            extra_groups=groups,
-            check=False,
-        ).returncode
-    except FileNotFoundError as exc:
-        raise _not_there(exc, argv, cwd) from exc
-    except subprocess.TimeoutExpired as exc:
-        raise ProgramError(f"'{Path(argv[0]).name}' did not end within {timeout_s:g} s") from exc
+    none = subprocess.DEVNULL
+    child = _start(argv, cwd, account, env, hint, stdin=none, stdout=none, stderr=none)
+    _end_of(child, timeout_s, hint)
+    return child.returncode
 
 
 def spawn(
@@ -177,31 +212,16 @@ def spawn(
     account: Account | None = None,
     env: Mapping[str, str] | None = None,
     inherit: Sequence[int] = (),
+    hint: str = "",
 ) -> ProcessId:
     """Start a server in its own session, its output appended to ``log`` (made 0600); returns at once.
 
     ``inherit`` are file descriptors that the child keeps. Errors: ``ProgramMissing``, ``ProgramError``.
     """
-    uid, gid, groups = _identity(account)
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    none, both = subprocess.DEVNULL, subprocess.STDOUT
     try:
-        child = subprocess.Popen(
-            [str(a) for a in argv],
-            cwd=cwd,
-            env=clean_environment(cwd, env),
-            stdin=subprocess.DEVNULL,
-            stdout=fd,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=tuple(inherit),
-            user=uid,
-            group=gid,
-            extra_groups=groups,
-        )
-    except FileNotFoundError as exc:
-        raise _not_there(exc, argv, cwd) from exc
-    except PermissionError as exc:
-        raise ProgramError(f"'{argv[0]}' may not be run in '{cwd}'") from exc
+        child = _start(argv, cwd, account, env, hint, stdin=none, stdout=fd, stderr=both, pass_fds=tuple(inherit))
     finally:
         os.close(fd)
     child.returncode = 0  # whoever stops it does so by ProcessId, in this process or a later one

@@ -21,7 +21,7 @@ def retry(
     first_pause_s: float = 0.05,
     clock: Clock = SYSTEM,
 ) -> T:
-    """Call ``act`` until it returns; pauses double up to 1 s, with full jitter.
+    """Call ``act`` until it returns; pauses double up to 1 s; each is a random part of it, half at least.
 
     Errors: ``GaveUp`` from the last failure once ``within_s`` has passed; whatever is not in ``on`` at once.
     """

@@ -81,7 +81,7 @@ def _md5(login: Conninfo) -> str:
 def _old_backup(stage: Stage) -> None:
     """Archive with cp and take a plain base backup, as it is done where nobody ever restored one."""
     lab = stage.lab
-    archive, backup = lab.site.subfolder("old-archive"), lab.folder / OLD_BACKUP
+    archive, backup = lab.site.subfolder("old-archive"), lab.site.subfolder(OLD_BACKUP)
     with stage.admin() as admin:
         command = f"cp %p {archive}/%f"
         admin.execute(sql.SQL("ALTER SYSTEM SET archive_command = {}").format(sql.Literal(command)))

@@ -110,6 +110,7 @@ def _run_chapters(
             continue
         if load is None:
             stage.service = Service.start(stage.lab.site, stage.login("service"))
+            stage.progress.step(f"the service runs as {stage.service.account}, with {options.rate_per_s:g} requests/s")
             load = _start_load(stage, dataset, options)
             ended.callback(process.stop, load.process)
         spans += _perform(stage, chapter)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +19,6 @@ _SEAL_DOMAIN = b"dbsec evidence seal v1"
 
 def line_hash(line: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.json_bytes({k: v for k, v in line.items() if k != "hash"})).hexdigest()
-
-
-def as_read(value: Any) -> Any:
-    """Return a value as a reader of its JSON gets it (keys are strings), so that both see one order of keys."""
-    plain = json.loads(json.dumps(value, allow_nan=False))
-    canonical.json_bytes(plain)
-    return plain
 
 
 def canonical_or_empty(line: Mapping[str, Any]) -> bytes:

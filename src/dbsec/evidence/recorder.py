@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -15,8 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dbsec import canonical, files
 from dbsec.clock import SYSTEM, Clock, rfc3339
 from dbsec.errors import DbsecError, EvidenceError
-from dbsec.evidence.line import FIRST_PREV, FORMAT, as_read, b64, line_hash, raw_public, seal_bytes
+from dbsec.evidence.line import FIRST_PREV, FORMAT, b64, line_hash, raw_public, seal_bytes
 from dbsec.evidence.model import Control, Drill, Observation, Outcome, Phase, Provenance
+from dbsec.log import Redactor
+
+# A server quotes the values of the row here, and some errors of ours quote the server.
+_DETAIL = re.compile(r"\s*\bDETAIL:.*", re.DOTALL)
 
 
 class Recorder:
@@ -53,16 +58,14 @@ class Recorder:
         self._append({"kind": "chapter", "chapter": name, "title": title, "summary": summary})
 
     def run(self, drill: Drill, *, chapter: str, phase: Phase) -> dict[str, Any]:
-        """Run one drill, record what it saw and return the line. An exception is an ERROR with its reason."""
+        """Run one drill, record what it saw and return the line. An exception is an ERROR with its reason, redacted."""
         began = self._clock.now()
         start = self._clock.monotonic()
         try:
             seen = drill.attack()
-            as_read([dict(seen.facts), list(seen.exhibits)])
-        except DbsecError as exc:
-            seen = Observation(Outcome.ERROR, exc.message, {"error": type(exc).__name__, "hint": exc.hint})
+            canonical.as_read([dict(seen.facts), list(seen.exhibits)])
         except Exception as exc:  # noqa: BLE001 an attack may fail in any way, and each is "could not tell"
-            seen = Observation(Outcome.ERROR, f"{type(exc).__name__}: {exc}", {"error": type(exc).__name__})
+            seen = _failure(exc)
         return self.record(
             drill.control,
             drill.name,
@@ -120,7 +123,9 @@ class Recorder:
     def _append(self, body: dict[str, Any], key: Ed25519PrivateKey | None = None) -> dict[str, Any]:
         if self.lines and self.lines[-1]["kind"] == "seal":
             raise EvidenceError(f"'{self._path}' is sealed: nothing can be appended")
-        line: dict[str, Any] = as_read({"format": FORMAT, "prev": self._prev, **body, **asdict(self._provenance)})
+        line: dict[str, Any] = canonical.as_read(
+            {"format": FORMAT, "prev": self._prev, **body, **asdict(self._provenance)}
+        )
         if key is not None:
             line["signature"] = b64(key.sign(seal_bytes(line)))
         line["hash"] = line_hash(line)
@@ -131,3 +136,20 @@ class Recorder:
         self._count += 1
         self.lines.append(line)
         return line
+
+
+def _failure(exc: Exception) -> Observation:
+    """Say why a drill could not tell, without a value of the data or a credential: the line is signed and published."""
+    redact = Redactor().redact
+    facts = {"error": type(exc).__name__}
+    # The ground knows no driver: an error of psycopg is told by what it has.
+    primary = getattr(getattr(exc, "diag", None), "message_primary", None)
+    if isinstance(exc, DbsecError):
+        said = _DETAIL.sub("", exc.message)
+        facts["hint"] = redact(exc.hint)
+    elif primary:
+        facts["sqlstate"] = str(getattr(exc, "sqlstate", ""))
+        said = f"{facts['error']} {facts['sqlstate']}: {primary}"
+    else:
+        said = f"{facts['error']}: {str(exc).partition(chr(10))[0]}"
+    return Observation(Outcome.ERROR, redact(said), facts)

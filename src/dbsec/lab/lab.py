@@ -187,15 +187,14 @@ def _bring_up(plan: Plan, site: Site, progress: Progress) -> Lab:
 
 
 def _site(plan: Plan, who: Account) -> Site:
-    folder = plan.folder
-    owner = None if who.is_current else (who.uid, who.gid)
-    files.make_folder(folder, mode=0o700, owner=owner)
+    folder, mode = plan.folder, _mode(who)
+    files.make_folder(folder, mode=mode)
     files.make_folder(plan.programs, mode=0o755)
     if not account.may_enter(who, folder):
         folder.rmdir()
         raise LabError(
             f"account '{who.name}' may not enter '{folder}': a folder above is closed to it",
-            hint="set DBSEC_HOME to a folder that every account may enter, such as /var/lib/dbsec",
+            hint=f"chmod o+x {folder.parent}, or set DBSEC_HOME to a folder that every account may enter",
         )
     free = shutil.disk_usage(folder).free
     if free < _NEEDED_BYTES:
@@ -203,28 +202,35 @@ def _site(plan: Plan, who: Account) -> Site:
     authority = Authority.create("dbsec lab CA", days=30)
     site = Site(folder, plan.programs, who, authority, State(folder, secrets.token_hex(16)))
     site.state.tell(account=who.name)  # first of all: this is what makes the folder a lab, to be deleted one day
-    for name in ("secrets", "logs"):
+    files.make_folder(folder / "secrets", mode=mode)
+    for name in ("logs", "tmp"):
         site.subfolder(name)
-    files.write_atomic(site.ca_path, authority.certificate, mode=0o644, owner=owner)
+    files.write_atomic(site.ca_path, authority.certificate, mode=0o644)
     site.secret("postgres", Secret(secrets.token_urlsafe(24)))
     return site
 
 
+def _mode(who: Account) -> int:
+    """Let the servers' account pass, and nobody read."""
+    return 0o700 if who.is_current else 0o711
+
+
 def _prepare_home(home: Path, who: Account) -> None:
-    """Make the home and what is missing above it: traversable by the account, readable by nobody else."""
-    mode = 0o700 if who.is_current else 0o711
+    """Make the home and what is missing above it; what is there keeps its mode."""
     try:
-        files.make_folder(home, mode=mode)
-        if not who.is_current:
-            home.chmod(mode)
+        files.make_folder(home, mode=_mode(who))
     except OSError as exc:
         raise LabError(f"cannot make '{home}': {exc.strerror}", hint="set DBSEC_HOME to another folder") from exc
 
 
 def _clear_leftovers(folder: Path, progress: Progress) -> None:
     state = State.load(folder)
-    if state and all(s.process.alive for s in state.servers.values()) and "postgres" in state.facts:
-        raise LabError(f"the lab in '{folder}' is already up", hint="dbsec lab status, or dbsec lab down")
+    if state and "postgres" in state.facts and any(s.process.alive for s in state.servers.values()):
+        down_ = ", ".join(s.name for s in state.servers.values() if not s.process.alive)
+        raise LabError(
+            f"the lab in '{folder}' is already up" + (f", but for {down_}" if down_ else ""),
+            hint="dbsec lab status, or dbsec lab down, which deletes its data",
+        )
     if folder.exists():
         progress.step("an earlier lab did not end well: stopping what it left")
         down(folder)

@@ -146,7 +146,7 @@ class Load:
         path, out, log = (folder / name for name in ("load-plan.json", "load-samples.jsonl", "load.log"))
         files.write_atomic(path, plan.to_json())
         out.unlink(missing_ok=True)
-        argv: list[str | Path] = [sys.executable, "-m", "dbsec.lab.load", path]
+        argv: list[str | Path] = [sys.executable, "-P", "-m", "dbsec.lab.load", path]
         return cls(process.spawn(argv, cwd=folder, log=log, env=env), out, log)
 
     def stop(self) -> None:

@@ -34,6 +34,7 @@ class Service:
     process: ProcessId
     port: int
     dsn_file: Path
+    account: str
 
     @classmethod
     def start(cls, site: Site, dsn: Conninfo, *, release: str = "blue", rate_per_s: int = 2000) -> Service:
@@ -43,7 +44,15 @@ class Service:
         who = _python_account(site)
         dsn_file = _private(site, f"{name}.dsn", dsn.text(), who)
         key_file = _private(site, f"{name}.session", secrets.token_urlsafe(48), who)
-        argv: list[str | Path] = [sys.executable, "-m", "uvicorn", "app.main:app", "--app-dir", deployment_folder()]
+        argv: list[str | Path] = [
+            sys.executable,
+            "-P",
+            "-m",
+            "uvicorn",
+            "app.main:app",
+            "--app-dir",
+            deployment_folder(),
+        ]
         argv += ["--host", ports.LOOPBACK, "--port", str(port), "--no-access-log", "--log-level", "warning"]
         argv += ["--timeout-keep-alive", "60"]  # a stall of the service must not drop its callers' connections
         env = {
@@ -55,7 +64,7 @@ class Service:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         pid = site.start(name, argv, ports={"http": port}, env=env, account=who)
-        service = cls(site, name, release, pid, port, dsn_file)
+        service = cls(site, name, release, pid, port, dsn_file, who.name)
         service._wait_until_healthy()
         return service
 

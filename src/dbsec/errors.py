@@ -22,6 +22,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def reason(exc: BaseException) -> str:
+    """Return the first line of what an exception says, or its class where it says nothing."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
+
+
 class DbsecError(Exception):
     """The root: ``message`` is lower case without a full stop, ``hint`` is a command or an act, or empty."""
 

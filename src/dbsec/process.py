@@ -16,6 +16,7 @@ from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ProgramError, ProgramMissing
 
 _TAIL = 1500
+_Output = tuple[str | bytes | None, str | bytes | None]  # bytes where a time-out cut it off
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +87,13 @@ def _start(
     cwd: Path,
     account: Account | None,
     env: Mapping[str, str] | None,
-    hint: str,
+    *,
+    hint: str = "",
     **streams: Any,
 ) -> subprocess.Popen[str]:
     """Start a child in its own session, with nothing of ours but what ``streams`` names."""
     who = account or Account.current()
-    uid, gid, groups = (None, None, None) if who.is_current else (who.uid, who.gid, [])
+    other = not who.is_current
     try:
         return subprocess.Popen(
             [str(a) for a in argv],
@@ -100,9 +102,9 @@ def _start(
             text=True,
             errors="replace",
             start_new_session=True,
-            user=uid,
-            group=gid,
-            extra_groups=groups,
+            user=who.uid if other else None,
+            group=who.gid if other else None,
+            extra_groups=[] if other else None,
             **streams,
         )
     except OSError as exc:
@@ -123,26 +125,27 @@ def _not_started(exc: OSError, program: str, cwd: Path, who: Account, hint: str)
     return ProgramError(f"'{program}' cannot be started: {exc.strerror}", hint=hint)
 
 
-def _end_of(child: subprocess.Popen[str], timeout_s: float, hint: str, stdin: str | None = None) -> tuple[str, str]:
+def _end_of(
+    child: subprocess.Popen[str], name: str, timeout_s: float, stdin: str | None = None, hint: str = ""
+) -> _Output:
     """Wait for the end of a child; where it is late, or we are interrupted, it dies with all that it started."""
     with child:
         try:
             return child.communicate(stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired as exc:
-            said = _said(*_killed(child))
-            raise ProgramError(f"'{_name(child)}' did not end within {timeout_s:g} s", tail=said, hint=hint) from exc
+            said = _said(_killed(child))
+            raise ProgramError(f"'{name}' did not end within {timeout_s:g} s", tail=said, hint=hint) from exc
         except BaseException:
             _kill_group(child)
             raise
 
 
-def _killed(child: subprocess.Popen[str]) -> tuple[str, str]:
+def _killed(child: subprocess.Popen[str]) -> _Output:
     _kill_group(child)
     try:
         return child.communicate(timeout=1)
-    except subprocess.TimeoutExpired as exc:  # who has left the session holds the pipes open
-        parts = (exc.output, exc.stderr)
-        return tuple(part.decode(errors="replace") if isinstance(part, bytes) else part or "" for part in parts)
+    except subprocess.TimeoutExpired as exc:  # one that has left the session holds the pipes open
+        return exc.output, exc.stderr
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:
@@ -150,12 +153,9 @@ def _kill_group(child: subprocess.Popen[str]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _name(child: subprocess.Popen[str]) -> str:
-    return Path(child.args[0]).name
-
-
-def _said(out: str | None, err: str | None) -> str:
-    return ((err or "").strip() or (out or "").strip())[-_TAIL:]
+def _said(output: _Output) -> str:
+    out, err = (text.decode(errors="replace") if isinstance(text, bytes) else text or "" for text in output)
+    return (err.strip() or out.strip())[-_TAIL:]
 
 
 def run(
@@ -176,12 +176,12 @@ def run(
     """
     pipe = subprocess.PIPE
     source = subprocess.DEVNULL if stdin is None else pipe
-    child = _start(argv, cwd, account, env, hint, stdin=source, stdout=pipe, stderr=pipe)
-    out, err = _end_of(child, timeout_s, hint, stdin)
-    code = child.returncode
-    if code:
-        raise ProgramError(f"'{_name(child)}' ended with {code}", tail=_said(out, err), hint=hint, code=code)
-    return out
+    child = _start(argv, cwd, account, env, hint=hint, stdin=source, stdout=pipe, stderr=pipe)
+    name = Path(argv[0]).name
+    output = _end_of(child, name, timeout_s, stdin, hint)
+    if code := child.returncode:
+        raise ProgramError(f"'{name}' ended with {code}", tail=_said(output), hint=hint, code=code)
+    return str(output[0])
 
 
 def run_detaching(
@@ -191,7 +191,6 @@ def run_detaching(
     account: Account | None = None,
     env: Mapping[str, str] | None = None,
     timeout_s: float = 120,
-    hint: str = "",
 ) -> int:
     """Run a program that leaves a daemon behind, and return its exit code.
 
@@ -199,8 +198,8 @@ def run_detaching(
     of ``run``.
     """
     none = subprocess.DEVNULL
-    child = _start(argv, cwd, account, env, hint, stdin=none, stdout=none, stderr=none)
-    _end_of(child, timeout_s, hint)
+    child = _start(argv, cwd, account, env, stdin=none, stdout=none, stderr=none)
+    _end_of(child, Path(argv[0]).name, timeout_s)
     return child.returncode
 
 
@@ -212,7 +211,6 @@ def spawn(
     account: Account | None = None,
     env: Mapping[str, str] | None = None,
     inherit: Sequence[int] = (),
-    hint: str = "",
 ) -> ProcessId:
     """Start a server in its own session, its output appended to ``log`` (made 0600); returns at once.
 
@@ -221,7 +219,7 @@ def spawn(
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     none, both = subprocess.DEVNULL, subprocess.STDOUT
     try:
-        child = _start(argv, cwd, account, env, hint, stdin=none, stdout=fd, stderr=both, pass_fds=tuple(inherit))
+        child = _start(argv, cwd, account, env, stdin=none, stdout=fd, stderr=both, pass_fds=tuple(inherit))
     finally:
         os.close(fd)
     child.returncode = 0  # whoever stops it does so by ProcessId, in this process or a later one

@@ -54,7 +54,9 @@ def home(server_root: Path) -> Path:
 def run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     cwd = tmp_path_factory.mktemp("demo")
     out = cwd / "report"
-    done = dbsec("demo", "--scale", "small", "--out", out, "--keep", "--ticket", "SEC-1", home=home, cwd=cwd)
+    (cwd / "dbsec.toml").write_text("[slo]\np99_ms = 3000\n")  # this machine runs other tests meanwhile
+    argv = ("--scale", "small", "--out", out, "--keep", "--ticket", "SEC-1", "--config", "dbsec.toml")
+    done = dbsec("demo", *argv, home=home, cwd=cwd)
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         yield Run(home, out, done, list(evidence.read(out / "evidence.jsonl")))
@@ -69,7 +71,7 @@ def test_every_attack_succeeds_before_and_is_refused_after(run):
     assert len(after) >= 24
     assert set(before.values()) == {"fail"}
     assert set(after.values()) == {"pass"}
-    assert f"{len(after)} of {len(after)} attacks are refused after hardening" in run.done.stdout
+    assert f"{len(after)} attacks succeeded before; all are refused now." in run.done.stdout
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,18 @@ def test_refusals_are_for_the_right_reason(run):
     assert "28000" in text["TLS-PLAINTEXT"]
     assert "28000" in text["TLS-CLIENT-CERTIFICATE"]
     assert "app_migrator" in text["LOG-DDL"]
+
+
+def test_what_counts_as_a_success_before_was_one(run):
+    met = [x["facts"] for x in run.lines if x.get("phase") == "before" and x["control"] == "TLS-IMPERSONATION"]
+    assert [x["password_given"] for x in met] == [True] * 4
+
+
+def test_the_kept_lab_is_reached_as_it_is_now(run, tmp_path):
+    told = dbsec("lab", "env", "--name", "demo", home=run.home, cwd=tmp_path)
+    script = f"{told.stdout}\npsql -Atc 'SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()'"
+    used = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (used.stdout, used.stderr) == ("t\n", "")
 
 
 def test_the_service_lost_no_request(run):
@@ -189,8 +203,26 @@ def test_a_chapter_that_is_not_there_is_named_before_anything_starts(home, tmp_p
     assert not home.with_name("never-made").exists()
 
 
-@pytest.mark.parametrize("moment", ["PostgreSQL is up", "measuring the undisturbed", "the new certificate is served"])
-def test_interrupt_stops_everything_and_says_where_to_look(home, tmp_path, moment):
+def test_a_folder_that_holds_something_else_is_left_alone(home, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/mine").write_text("mine\n")
+    done = dbsec("demo", "--out", ".", home=home.with_name("never-made"), cwd=tmp_path)
+    assert (done.returncode, "choose another --out" in done.stderr) == (2, True)
+    assert (tmp_path / "logs/mine").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("moment", "sent"),
+    [
+        ("PostgreSQL is up", signal.SIGINT),
+        ("measuring the undisturbed", signal.SIGTERM),
+        ("the new certificate is served", signal.SIGINT),
+    ],
+)
+def test_interrupt_stops_everything_and_says_where_to_look(home, tmp_path, moment, sent):
+    (tmp_path / "r").mkdir()
+    for stale in ("index.html", "evidence.jsonl"):
+        (tmp_path / "r" / stale).write_text("of an earlier run\n")
     other = home.with_name(f"{home.name}-int")
     argv = [*DBSEC, "demo", "--scale", "small", "--out", "r"]
     env = {**os.environ, "DBSEC_HOME": str(other)}
@@ -204,11 +236,13 @@ def test_interrupt_stops_everything_and_says_where_to_look(home, tmp_path, momen
     state = State.load(other / "demo")
     assert state is not None
     servers = list(state.servers.values())
-    demo.send_signal(signal.SIGINT)
+    demo.send_signal(sent)
     _, rest = demo.communicate(timeout=60)
     assert demo.returncode == 130, "".join(seen) + rest
-    assert "look at: r/evidence.jsonl and r/logs/" in rest
+    assert f"look at: {tmp_path}/r" in rest
     assert (tmp_path / "r/logs/primary.log").exists()
+    page = tmp_path / "r/index.html"
+    assert not page.exists() or "the run did not finish" in page.read_text()
     deadline = time.monotonic() + 5
     while any(s.process.alive for s in servers) and time.monotonic() < deadline:
         time.sleep(0.05)

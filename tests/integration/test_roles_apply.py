@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dbsec.clock import SystemClock
 from dbsec.errors import ApplyError, ConfigError, GaveUp, UsageError
 from dbsec.pg import Conninfo, connect
 from dbsec.roles import audit_log, catalog, graph, scram
@@ -25,6 +26,7 @@ from dbsec.roles.diff import apply, plan
 from dbsec.roles.script import render_sql
 from dbsec.secret import Secret
 from dbsec.testing.clusters import Cluster
+from dbsec.testing.proxy import Proxy
 
 pytestmark = pytest.mark.pg(15, 17, 18)
 
@@ -545,6 +547,54 @@ def test_a_setting_that_the_server_refuses_takes_all_back(site: Site) -> None:
         with pytest.raises(ApplyError, match="the log settings were not changed"):
             audit_log.apply(admin, Plan((*there, bad)))
         assert audit_log.plan(admin) == there
+
+
+class Struck(SystemClock):
+    """A clock that is first read when every setting is written, and then lets something happen."""
+
+    def __init__(self, strike: Callable[[], object]) -> None:
+        self._strike = strike
+
+    def monotonic(self) -> float:
+        self._strike()
+        return super().monotonic()
+
+
+def test_an_interrupt_takes_the_log_settings_back(site: Site) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with connect(site.admin) as admin:
+        there = audit_log.plan(admin)
+        with pytest.raises(KeyboardInterrupt):
+            audit_log.apply(admin, there, clock=Struck(interrupt))
+    with connect(site.admin) as admin:
+        assert audit_log.plan(admin) == there
+
+
+def test_where_the_connection_is_lost_the_error_says_what_is_left_to_run(site: Site) -> None:
+    with connect(site.admin) as direct, Proxy(site.cluster.instance.port) as proxy:
+        there = audit_log.plan(direct)
+        with (
+            connect(site.admin.but(port=proxy.port)) as admin,
+            pytest.raises(ApplyError, match=r"not all is as before") as lost,
+        ):
+            audit_log.apply(admin, there, clock=Struck(proxy.cut))
+        assert isinstance(lost.value.__cause__, psycopg.OperationalError)
+        assert all(c.object in lost.value.message for c in there)
+        for statement in lost.value.hint.removeprefix("run as superuser: ").split("; "):
+            direct.execute(statement.encode())
+        assert audit_log.plan(direct) == there
+
+
+def test_a_role_that_has_gone_since_the_plan_is_no_loss(site: Site) -> None:
+    with connect(site.admin) as admin:
+        admin.execute("CREATE ROLE passing SUPERUSER LOGIN")
+        there = audit_log.plan(admin)
+        admin.execute("DROP ROLE passing")
+        with pytest.raises(ApplyError, match='the log settings were not changed: role "passing" does not exist'):
+            audit_log.apply(admin, there)
+        assert not [c for c in there if c not in audit_log.plan(admin).changes and "passing" not in c.object]
 
 
 def test_one_superuser_may_be_left_out(site: Site) -> None:

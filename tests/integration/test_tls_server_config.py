@@ -21,6 +21,7 @@ from dbsec.pg.hba import HbaLine
 from dbsec.progress import Silent
 from dbsec.secret import Secret
 from dbsec.testing.clusters import Cluster
+from dbsec.testing.proxy import Proxy
 from dbsec.tls import posture, probe
 from dbsec.tls.ca import Authority, KeyPair
 from dbsec.tls.data_folder import DataFolder
@@ -221,6 +222,53 @@ def test_an_interrupted_change_is_undone_too(fresh: Server) -> None:
     assert fresh.state() == before
     assert isinstance(seen := fresh.served(), TlsRefusal)
     assert seen.reason is Reason.NO_TLS
+
+
+class FullDisk(DataFolder):
+    """A folder on a disk that is full again when the old key shall come back."""
+
+    def restore(self, name: str, data: bytes | None) -> None:
+        if name == "server.key":
+            Path("/dev/full").write_bytes(b"x")
+        super().restore(name, data)
+
+
+def test_a_file_that_does_not_come_back_is_named_and_all_else_comes_back(fresh: Server) -> None:
+    before = fresh.state()
+    full = replace(fresh, folder=FullDisk(fresh.folder.path))
+    try:
+        with pytest.raises(ApplyError, match=r"'server\.key' is not back \(\[Errno 28\] No space left") as refused:
+            full.apply(BAD["an hba that lets nobody in"][0])
+        assert "rejects connection" in refused.value.message, "the cause is told too"
+        assert refused.value.message.count("is not back") == 1
+        assert {n for n, lines in fresh.state().items() if lines != before[n]} == {"server.key"}
+        with connect(fresh.admin) as back:
+            assert facts.settings(back, ["ssl"])["ssl"].value == "off", "the settings before are in force"
+    finally:
+        fresh.folder.restore("server.key", None)
+    assert fresh.state() == before
+
+
+def test_where_the_connection_is_lost_files_come_back_and_settings_are_named(fresh: Server) -> None:
+    before = fresh.state()
+    with Proxy(fresh.cluster.instance.port) as proxy:
+
+        class Cut(Silent):
+            def step(self, text: str) -> None:
+                if "pg_hba.conf" in text:
+                    proxy.cut()
+
+        planned = fresh.plan(wanted())
+        with pytest.raises(ApplyError, match="it did not hold") as refused:
+            apply(fresh.admin.but(port=proxy.port), fresh.folder, planned, progress=Cut(), within_s=2)
+    try:
+        assert "setting 'ssl' is not back" in refused.value.message
+        changed = {n for n, lines in fresh.state().items() if lines != before[n]}
+        assert changed == {"postgresql.auto.conf"}
+    finally:
+        with connect(fresh.admin) as admin:
+            admin.execute("ALTER SYSTEM RESET ALL")
+            admin.execute("SELECT pg_reload_conf()")
 
 
 def test_a_plan_that_has_aged_is_not_carried_out(encrypted: Server) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -280,6 +282,45 @@ def test_what_an_attack_raises_or_cannot_write_is_an_error_and_the_run_goes_on(
     assert verify(path, KEY.public_key()).count == 1
 
 
+class Refused(Exception):
+    """An error as a driver raises it: its text quotes the row, its fields do not."""
+
+    sqlstate = "23505"
+
+    def __init__(self) -> None:
+        super().__init__("duplicate key\nDETAIL:  Key (phone)=(+4915112345678) already exists.")
+        self.diag = SimpleNamespace(message_primary="duplicate key, password=hunter2-secret")
+
+
+PLAIN = "+4915112345678", "hunter2-secret"
+
+
+@pytest.mark.parametrize(
+    ("error", "summary"),
+    [
+        (Refused(), "Refused 23505: duplicate key, password=<redacted>"),
+        (LabError("it failed: password=hunter2-secret", hint="psql 'password=hunter2-secret'"), "it failed: password="),
+        (LabError(f"gave up: {Refused()}"), "gave up: duplicate key"),
+        (OSError("first line\nKey (phone)=(+4915112345678)"), "OSError: first line"),
+        (RuntimeError("host=db password='hunter2-secret'"), "RuntimeError: host=db password=<redacted>"),
+    ],
+)
+def test_what_an_attack_raises_brings_no_secret_and_no_row_into_the_evidence(
+    tmp_path: Path, error: Exception, summary: str
+) -> None:
+    path = tmp_path / "evidence.jsonl"
+    with Recorder(path, Provenance("a", "h")) as recorder:
+        line = recorder.run(Drill(CONTROL, "d", raises(error)), chapter="c", phase=Phase.AFTER)
+    assert line["summary"].startswith(summary)
+    assert not [value for value in PLAIN if value in path.read_text()]
+
+
+def test_an_error_of_the_server_keeps_its_sqlstate(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "evidence.jsonl", Provenance("a", "h")) as recorder:
+        line = recorder.run(Drill(CONTROL, "d", raises(Refused())), chapter="c", phase=Phase.AFTER)
+    assert line["facts"] == {"error": "Refused", "sqlstate": "23505"}
+
+
 def test_nothing_can_be_appended_to_a_sealed_file(tmp_path: Path) -> None:
     with Recorder(tmp_path / "evidence.jsonl", Provenance("a", "h")) as recorder:
         recorder.seal(KEY)
@@ -316,6 +357,24 @@ def test_the_signing_key_is_made_once_private_and_its_public_half_verifies(tmp_p
     assert verify(record(tmp_path / "again.jsonl", made), public).signed_by
     with pytest.raises(EvidenceTampered):
         verify(sealed, public)
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("of another key")])
+def test_a_lost_or_strange_public_key_is_written_again(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    made = evidence.signing_key(tmp_path / "keys")
+    public = tmp_path / "keys/evidence.pub"
+    spoil(public)
+    evidence.signing_key(tmp_path / "keys")
+    assert chain.raw_public(evidence.load_public_key(public)) == chain.raw_public(made.public_key())
+
+
+def test_the_folder_of_the_key_is_private_and_usable_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        evidence.signing_key(tmp_path / "keys")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("load", [evidence.load_public_key, lambda path: evidence.signing_key(path.parent)])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbsec import canonical, clock, discovery, progress, retry
-from dbsec.errors import GaveUp
+from dbsec.errors import GaveUp, reason
 
 
 class Clock:
@@ -117,6 +117,21 @@ def test_json_comes_back_and_is_written_one_way(value):
 @given(st.dictionaries(st.text(), st.integers(), min_size=2))
 def test_the_order_of_keys_does_not_count(value):
     assert canonical.json_bytes(value) == canonical.json_bytes(dict(reversed(value.items())))
+
+
+def test_a_value_is_as_its_reader_gets_it():
+    assert canonical.as_read({2: (1, 2), "10": None}) == {"2": [1, 2], "10": None}
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\udcff", {1, 2}])
+def test_what_no_reader_gets_is_refused(value):
+    with pytest.raises((ValueError, TypeError)):
+        canonical.as_read(value)
+
+
+def test_the_reason_is_one_line_and_never_empty():
+    assert reason(ValueError("first\nsecond")) == "first"
+    assert reason(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [float("-inf")]])

@@ -65,12 +65,32 @@ def test_a_missing_program_is_told_with_its_hint(tmp_path):
         process.spawn(["/nowhere/postgres"], cwd=tmp_path, log=tmp_path / "log")
 
 
-def test_a_program_that_may_not_run_is_told(tmp_path):
-    (tmp_path / "plain").write_text("#!/bin/sh\n")
-    with pytest.raises(ProgramError, match="may not run"):
-        process.run([tmp_path / "plain"], cwd=tmp_path)
-    with pytest.raises(ProgramError, match="may not be run"):
-        process.spawn([tmp_path / "plain"], cwd=tmp_path, log=tmp_path / "log")
+def spawn_to_log(argv, *, cwd):
+    return process.spawn(argv, cwd=cwd, log=cwd / "log")
+
+
+@pytest.mark.parametrize("start", [process.run, process.run_detaching, spawn_to_log])
+def test_whatever_cannot_be_started_is_told_with_a_next_step(start, tmp_path):
+    plain, foreign = tmp_path / "plain", tmp_path / "foreign"
+    plain.write_text("#!/bin/sh\n")
+    foreign.write_text("of another machine")
+    foreign.chmod(0o755)
+    for program, kind, said in (
+        (plain, ProgramError, "may not run"),
+        (foreign, ProgramError, "cannot be started: Exec format error"),
+        (plain / "below-a-file", ProgramMissing, "is not there"),
+    ):
+        with pytest.raises(kind, match=said) as refused:
+            start([program], cwd=tmp_path)
+        assert refused.value.hint == f"ls -l {program}"
+
+
+@pytest.mark.parametrize("start", [process.run, process.run_detaching])
+def test_a_file_is_no_folder_to_run_in(start, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ProgramError, match="in which 'true' is to run") as refused:
+        start(["true"], cwd=tmp_path / "file")
+    assert not isinstance(refused.value, ProgramMissing)
 
 
 def test_a_time_out_is_told(tmp_path):
@@ -78,6 +98,45 @@ def test_a_time_out_is_told(tmp_path):
         process.run(["sleep", "10"], cwd=tmp_path, timeout_s=0.1)
     with pytest.raises(ProgramError, match=r"'sleep' did not end within 0\.1 s"):
         process.run_detaching(["sleep", "10"], cwd=tmp_path, timeout_s=0.1)
+
+
+@pytest.mark.parametrize("start", [process.run, process.run_detaching])
+def test_a_time_out_ends_what_the_program_had_started(start, tmp_path):
+    with pytest.raises(ProgramError, match="did not end within"):
+        start(["sh", "-c", "sleep 60 & echo $! > grandchild; wait"], cwd=tmp_path, timeout_s=0.5)
+    grandchild = int((tmp_path / "grandchild").read_text())
+    deadline = time.monotonic() + 5
+    while ProcessId.of(grandchild) is not None:
+        assert time.monotonic() < deadline, "the grandchild is alive"
+
+
+@pytest.mark.parametrize("leaves", ["", "setsid "])
+def test_what_was_said_before_a_time_out_is_kept(leaves, tmp_path):
+    script = f"echo waiting for höre >&2; {leaves}sh -c 'echo $$ > pid; exec sleep 30'"
+    began = time.monotonic()
+    with pytest.raises(ProgramError, match=r"'sh' did not end within 0\.5 s: waiting for höre") as late:
+        process.run(["sh", "-c", script], cwd=tmp_path, timeout_s=0.5)
+    assert late.value.tail == "waiting for höre"
+    assert time.monotonic() - began < 15, "a pipe held open from another session was waited for"
+    left = ProcessId.of(int((tmp_path / "pid").read_text()))
+    assert (left is not None and process.stop(left)) == bool(leaves)
+
+
+def test_an_interrupt_ends_what_the_program_had_started(tmp_path):
+    code = (
+        "import signal; from dbsec import process; from pathlib import Path;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a job in the background ignores it
+        "process.run(['sh', '-c', 'sleep 0.5; echo $$ > child; sleep 60'], cwd=Path.cwd())"
+    )
+    ours = process.spawn([sys.executable, "-c", code], cwd=tmp_path, log=tmp_path / "log")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text().strip():
+        assert time.monotonic() < deadline
+    process.stop(ours, ladder=((signal.SIGINT, 10.0),))
+    assert "KeyboardInterrupt" in (tmp_path / "log").read_text()
+    child = int((tmp_path / "child").read_text())
+    while ProcessId.of(child) is not None:
+        assert time.monotonic() < deadline, "the child is alive"
 
 
 def test_a_folder_that_is_not_there_is_not_a_missing_program(tmp_path):
@@ -151,6 +210,15 @@ def test_accounts():
     assert Account.named("root").uid == 0
     with pytest.raises(KeyError):
         Account.named("no-such-account")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_an_account_without_a_name_is_named_by_its_number(tmp_path):
+    child = os.fork()
+    if child == 0:
+        os.seteuid(54321)
+        os._exit(0 if Account.current() == Account("uid:54321", 54321, os.getegid()) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

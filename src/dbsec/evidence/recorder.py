@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dbsec import canonical, files
 from dbsec.clock import SYSTEM, Clock, rfc3339
-from dbsec.errors import DbsecError, EvidenceError
+from dbsec.errors import DbsecError, EvidenceError, reason
 from dbsec.evidence.line import FIRST_PREV, FORMAT, b64, line_hash, raw_public, seal_bytes
 from dbsec.evidence.model import Control, Drill, Observation, Outcome, Phase, Provenance
 from dbsec.log import Redactor
@@ -151,5 +151,5 @@ def _failure(exc: Exception) -> Observation:
         facts["sqlstate"] = str(getattr(exc, "sqlstate", ""))
         said = f"{facts['error']} {facts['sqlstate']}: {primary}"
     else:
-        said = f"{facts['error']}: {str(exc).partition(chr(10))[0]}"
+        said = f"{facts['error']}: {reason(exc)}"
     return Observation(Outcome.ERROR, redact(said), facts)

@@ -229,7 +229,7 @@ def _clear_leftovers(folder: Path, progress: Progress) -> None:
         down_ = ", ".join(s.name for s in state.servers.values() if not s.process.alive)
         raise LabError(
             f"the lab in '{folder}' is already up" + (f", but for {down_}" if down_ else ""),
-            hint="dbsec lab status, or dbsec lab down, which deletes its data",
+            hint="dbsec lab status, or dbsec lab down",
         )
     if folder.exists():
         progress.step("an earlier lab did not end well: stopping what it left")

@@ -44,16 +44,9 @@ class Service:
         who = _python_account(site)
         dsn_file = _private(site, f"{name}.dsn", dsn.text(), who)
         key_file = _private(site, f"{name}.session", secrets.token_urlsafe(48), who)
-        argv: list[str | Path] = [
-            sys.executable,
-            "-P",
-            "-m",
-            "uvicorn",
-            "app.main:app",
-            "--app-dir",
-            deployment_folder(),
-        ]
-        argv += ["--host", ports.LOOPBACK, "--port", str(port), "--no-access-log", "--log-level", "warning"]
+        argv: list[str | Path] = [sys.executable, "-P", "-m", "uvicorn", "app.main:app"]
+        argv += ["--app-dir", deployment_folder(), "--host", ports.LOOPBACK, "--port", str(port)]
+        argv += ["--no-access-log", "--log-level", "warning"]
         argv += ["--timeout-keep-alive", "60"]  # a stall of the service must not drop its callers' connections
         env = {
             "APP_DSN": f"file:{dsn_file}",

@@ -18,7 +18,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from dbsec.clock import SYSTEM, Clock
-from dbsec.errors import ApplyError, GaveUp, UsageError
+from dbsec.errors import ApplyError, GaveUp, UsageError, reason
 from dbsec.pg import facts
 from dbsec.retry import wait_until
 from dbsec.roles.changes import Change, Plan, change
@@ -63,6 +63,8 @@ _REFUSED: LiteralString = """
 SELECT name, coalesce(error, 'the server must be restarted for it') FROM pg_catalog.pg_file_settings
  WHERE name = ANY (%s) AND sourcefile LIKE '%%postgresql.auto.conf' AND NOT applied
 """
+
+_RELOAD = Change("reload", "the reload", "", "SELECT pg_catalog.pg_reload_conf()", "")
 
 _HEAD = r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC \[(?P<pid>\d+)\] "
 _SESSION = r"(?P<session>[0-9a-f]{8,}\.[0-9a-f]+) (?P<host>\S+) (?P<sqlstate>[0-9A-Z]{5}) user=\""
@@ -142,22 +144,41 @@ def apply(connection: psycopg.Connection[Any], plan: Plan, *, within_s: float = 
     """Write the settings, reload, and return how many; new sessions are logged so at once, no restart is needed.
 
     Needs superuser and a connection in autocommit mode. Errors: ``ApplyError`` where the server refuses one; all of
-    them are then taken back.
+    them are then taken back, or the error names those that are not. An interrupt takes them back too.
     """
     if not connection.autocommit:
         raise UsageError("settings of a server are changed on a connection in autocommit mode")
-    done: list[Change] = []
+    begun: list[Change] = []
     try:
         for each in plan:
+            begun.append(each)  # before it is sent: an interrupt may come when the server has done it
             connection.execute(each.statement.encode())
-            done.append(each)
         _reload(connection, [c.object for c in plan if c.kind == "server-setting"], within_s, clock)
-    except (psycopg.Error, GaveUp, ApplyError) as exc:
-        for each in reversed(done):
-            connection.execute(each.undo.encode())
-        connection.execute("SELECT pg_catalog.pg_reload_conf()")
-        raise ApplyError(f"the log settings were not changed: {str(exc).splitlines()[0]}") from exc
+    except BaseException as exc:
+        _take_back(connection, begun, cause=exc)
+        if not isinstance(exc, (psycopg.Error, GaveUp, ApplyError)):
+            raise
+        raise ApplyError(f"the log settings were not changed: {reason(exc)}") from exc
     return len(plan)
+
+
+def _take_back(connection: psycopg.Connection[Any], begun: list[Change], *, cause: BaseException) -> None:
+    """Undo each change, whatever becomes of the others. Errors: ``ApplyError`` with what is left to be run."""
+    left: dict[str, str] = {}
+    reasons: list[str] = []
+    for each in (*(c for c in reversed(begun) if c.undo), _RELOAD):
+        try:
+            connection.execute(each.undo.encode())
+        except psycopg.errors.UndefinedObject:
+            pass  # it was refused for the same reason, and nothing of it is there
+        except psycopg.Error as exc:
+            left[each.object] = each.undo
+            reasons.append(reason(exc))
+    if left:
+        raise ApplyError(
+            f"it did not hold ({reason(cause)}), and not all is as before ({reasons[0]}): {', '.join(left)}",
+            hint=f"run as superuser: {'; '.join(left.values())}",
+        ) from cause
 
 
 def _reload(connection: psycopg.Connection[Any], names: list[str], within_s: float, clock: Clock) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
@@ -13,7 +14,7 @@ from psycopg import sql
 
 from dbsec import retry
 from dbsec.clock import SYSTEM, Clock
-from dbsec.errors import ApplyError, DbsecError, GaveUp
+from dbsec.errors import ApplyError, DbsecError, GaveUp, reason
 from dbsec.pg import Conninfo, connect, facts
 from dbsec.progress import Progress, Silent
 from dbsec.tls import probe
@@ -48,8 +49,8 @@ def apply(
 
     ``admin`` must be able to come back over verify-full, so that nobody locks the door behind himself. Errors:
     ``ApplyError`` where anything does not hold within ``within_s``; files and settings are then as before, and proven
-    to be in force. What a server thinks of new TLS settings shows in the certificate: where that one stays the same, a
-    value that the reload refuses (``ssl_ciphers`` of nonsense) shows in its log alone.
+    to be in force, or the error names what is not. What a server thinks of new TLS settings shows in the certificate:
+    where that one stays the same, a value that the reload refuses (``ssl_ciphers`` of nonsense) shows in its log alone.
     """
     with connect(admin) as connection:
         if plan(connection, folder, planned.posture) != planned:
@@ -109,25 +110,33 @@ class _Change:
                 _check_settings(returned, self.planned.posture.settings)
 
     def put_back(self, before: Mapping[str, bytes | None], *, cause: BaseException) -> None:
+        """Restore each file and setting, whatever becomes of the others. Errors: ``ApplyError`` naming what is not."""
+        left: list[str] = []
         for name, data in before.items():
-            self.folder.restore(name, data)
-        old = self.planned.certificate_old
-        try:
-            for change in self.planned.settings:
+            with _noted(left, f"'{name}' is not back"):
+                self.folder.restore(name, data)
+        for change in self.planned.settings:
+            with _noted(left, f"setting '{change.name}' is not back"):
                 self._alter_system(change.name, change.own)
+        complete = not left
+        with _noted(left, "the state before is not proven to be in force"):
             self._reload()
-            retry.wait_until(
-                lambda: served_fingerprint(self.connection) == old,
-                within_s=_RELOAD_WITHIN_S,
-                what="the old certificate",
-                clock=self.clock,
-            )
-            connect(self.admin).close()
-        except (DbsecError, psycopg.Error) as exc:
+            if complete:
+                self._await_old()
+        if left:
             raise ApplyError(
-                f"it did not hold ({cause}), and that the state before is in force again could not be proven: {exc}",
-                hint=f"the old files are back in '{self.folder.path}': reload the server and read its log",
-            ) from exc
+                f"it did not hold ({reason(cause)}), and not all is as before: {'; '.join(left)}",
+                hint=f"put back what is named ('{self.folder.path}', ALTER SYSTEM), reload, and read the server's log",
+            ) from cause
+
+    def _await_old(self) -> None:
+        retry.wait_until(
+            lambda: served_fingerprint(self.connection) == self.planned.certificate_old,
+            within_s=_RELOAD_WITHIN_S,
+            what="the old certificate",
+            clock=self.clock,
+        )
+        connect(self.admin).close()
 
     def _await_certificate(self, within_s: float) -> None:
         posture, admin = self.planned.posture, self.admin
@@ -162,6 +171,15 @@ class _Change:
             what="the reload",
             clock=self.clock,
         )
+
+
+@contextmanager
+def _noted(left: list[str], what: str) -> Iterator[None]:
+    """Go on after a failure, and add it to ``left``."""
+    try:
+        yield
+    except (DbsecError, psycopg.Error, OSError) as exc:
+        left.append(f"{what} ({reason(exc)})")
 
 
 def _check_settings(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> None:

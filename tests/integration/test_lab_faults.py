@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from dbsec import process, retry
 from dbsec.errors import LabError, NewerFormat, ProgramError
 from dbsec.lab import account, lab
 from dbsec.lab.lab import Plan
+from dbsec.process import ProcessId
 from dbsec.progress import Silent
 
 DBSEC = Path(sys.executable).parent / "dbsec"
@@ -296,3 +298,15 @@ def test_a_server_that_dies_is_seen_and_down_still_works(home):
     code, said = ran(home, "lab", "down")
     assert (code, stopped(said)) == (0, {"standby", "primary", "objectstore"})
     assert time.monotonic() - start < 20
+
+
+def test_a_second_start_never_deletes_a_lab_of_which_one_server_has_died(home):
+    assert ran(home, "lab", "up")[0] == 0
+    servers = {server["name"]: server for server in listed(home)}
+    os.kill(servers["openbao"]["pid"], signal.SIGKILL)
+    retry.wait_until(lambda: ProcessId.of(servers["openbao"]["pid"]) is None, within_s=5, what="the server's end")
+    code, said = ran(home, "lab", "up")
+    assert code == 3
+    assert "is already up, but for openbao" in said
+    assert ProcessId.of(servers["primary"]["pid"]) is not None
+    assert ran(home, "lab", "down")[0] == 0

@@ -22,7 +22,7 @@ demo: setup
 	@$(BIN)/dbsec demo $(DEMO)
 
 test: setup-test setup-extra
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
 
 lint: setup-test
 	@$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dbsec.errors import ConnectError, ProgramError
+from dbsec.evidence import Control, Drill, Phase, Provenance, Recorder
 from dbsec.lab import ports
 from dbsec.pg import connect, facts
 from dbsec.pg.instance import Instance
@@ -26,6 +27,21 @@ def test_wrong_password_is_refused_and_never_shown(database):
     with pytest.raises(ConnectError, match="password authentication failed") as refused:
         connect(database.conninfo.but(password=Secret("hunter2-wrong")))
     assert "hunter2" not in f"{refused.value!r} {refused.value.__cause__!r} {database.conninfo!r}"
+
+
+def test_a_refusal_of_the_server_leaves_no_row_in_the_evidence(database, tmp_path):
+    def attack():
+        with connect(database.conninfo) as session:
+            session.execute("CREATE TABLE users (phone text PRIMARY KEY)")
+            session.execute("INSERT INTO users VALUES ('+4915112345678'), ('+4915112345678')")
+
+    path = tmp_path / "evidence.jsonl"
+    drill = Drill(Control("X", "t", "r"), "d", attack)
+    with Recorder(path, Provenance("a", "h")) as recorder:
+        line = recorder.run(drill, chapter="c", phase=Phase.AFTER)
+    assert line["facts"] == {"error": "UniqueViolation", "sqlstate": "23505"}
+    assert line["summary"].startswith("UniqueViolation 23505: duplicate key value violates")
+    assert "4915112345678" not in path.read_text()
 
 
 def test_standby_streams_and_its_configuration_holds_no_password(cluster_factory):

@@ -59,7 +59,8 @@ class Impostor:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._over.set()
-        self._listener.shutdown(socket.SHUT_RDWR)  # on Linux this ends a waiting accept()
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self._listener.shutdown(socket.SHUT_RDWR)  # on Linux this ends a waiting accept()
         self._thread.join()
 
     def met(self, *, within_s: float = 5.0) -> Encounter:

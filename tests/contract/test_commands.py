@@ -39,3 +39,11 @@ def test_a_bad_option_is_a_usage_error(argv):
     done = subprocess.run([sys.executable, "-m", "dbsec", *argv], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "", "a/b", "KEYS"])
+@pytest.mark.parametrize("command", ["down", "status", "env"])
+def test_the_name_of_a_lab_is_no_path(command, name, tmp_path):
+    argv = [sys.executable, "-m", "dbsec", "lab", command, "--name", name]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "is no name of a lab" in done.stderr) == (2, True)

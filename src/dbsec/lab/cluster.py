@@ -12,7 +12,7 @@ from dbsec.lab import ports
 from dbsec.lab.site import Site
 from dbsec.lab.state import ServerRecord
 from dbsec.pg import Conninfo, connect, facts
-from dbsec.pg.binaries import Binaries
+from dbsec.pg.binaries import PROVEN, Binaries
 from dbsec.pg.hba import HbaLine, render
 from dbsec.pg.instance import STOP_LADDER, Instance
 from dbsec.secret import Secret
@@ -115,7 +115,8 @@ def _start(site: Site, instance: Instance, name: str) -> None:
         pid = instance.start()
     except ProgramError as exc:
         raise LabError(f"{name}: {exc}", hint=_known_cause(exc.tail, instance.log)) from exc
-    version = f"{instance.binaries.version} ({instance.binaries.source})"
+    proven = "" if instance.binaries.major in PROVEN else ", unproven"
+    version = f"{instance.binaries.version} ({instance.binaries.source}{proven})"
     site.state.record(
         ServerRecord(name, pid.pid, pid.started, {"sql": instance.port}, str(instance.log), version, STOP_LADDER)
     )

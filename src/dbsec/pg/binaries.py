@@ -14,6 +14,8 @@ from dbsec import files, process
 from dbsec.errors import ProgramError, ProgramMissing
 from dbsec.process import Account
 
+PROVEN = (15, 17, 18)  # the majors that the test suite runs on
+
 
 class Source(StrEnum):
     """What ``--postgres`` takes."""

@@ -15,7 +15,6 @@ from dbsec.roles import Model, Retired, RolesTarget, apply, audit_log, exhibit, 
 from dbsec.roles import drills as attacks
 
 _OWNER = "app_owner"
-_LOGINS = ("app_gateway", "app_migrator", "app_backup", "app_bi", "app_rotator")
 
 MODEL = Control(
     "ROL-MODEL",
@@ -41,7 +40,7 @@ def harden(stage: Stage) -> Iterator[Seen]:
     model = Model.load(stage.deployment / "db/roles.toml")
     with stage.admin() as admin:
         changes = apply(admin, plan(admin, model))
-        for name in _LOGINS:
+        for name in (name for name, role in model.roles.items() if role.can_login):
             set_password(admin, name, stage.password(name))
         audit_log.apply(admin, audit_log.plan(admin, leave=[LEGACY]))
     _move(stage)

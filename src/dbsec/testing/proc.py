@@ -29,10 +29,19 @@ def name(pid: int) -> str:
         return "gone"
 
 
+def sockets(pids: Iterable[int]) -> set[str]:
+    """Return the sockets that the processes hold open, as ``socket:[INODE]``."""
+    return {link for pid in pids for link in _descriptors(pid) if link.startswith("socket:")}
+
+
 def listening(pids: Iterable[int]) -> set[tuple[int, int]]:
     """Return (port, inode) of each TCP listener that one of the processes holds open."""
-    held = {link for pid in pids for link in _descriptors(pid)}
-    return {(port, inode) for port, inode in _listeners() if f"socket:[{inode}]" in held}
+    return listeners_among(sockets(pids))
+
+
+def listeners_among(held: set[str]) -> set[tuple[int, int]]:
+    """Return (port, inode) of those sockets that listen; the kernel's tables are long, and not read for none."""
+    return {(port, inode) for port, inode in _listeners() if f"socket:[{inode}]" in held} if held else set()
 
 
 def _listeners() -> Iterable[tuple[int, int]]:

@@ -35,12 +35,12 @@ def nothing_survives(*, within_s: float = 3.0, spare: Callable[[], Iterable[Proc
     block by ``within_s``.
     """
     adopt_orphans()
-    children, listeners = _children(), proc.listening([os.getpid()])
+    children, sockets = _children(), proc.sockets([os.getpid()])
     yield
     deadline = time.monotonic() + within_s
     while True:
         left = _children() - children - set(spare())
-        open_ports = sorted(port for port, _ in proc.listening([os.getpid()]) - listeners)
+        open_ports = sorted(port for port, _ in proc.listeners_among(proc.sockets([os.getpid()]) - sockets))
         if not left and not open_ports:
             return
         if time.monotonic() > deadline:

@@ -57,6 +57,8 @@ def methods(value: Any) -> dict[str, Any]:
 
 def signature(value: Any) -> str:
     """Write how a function or class is called; `` = value`` for what is neither."""
+    if inspect.isclass(value) and issubclass(value, Enum):
+        return f" = {' | '.join(member.name for member in value)}"  # how one is called differs between Pythons
     if isinstance(value, property):
         return f" -> {_type(inspect.signature(value.fget).return_annotation)!r}" if value.fget else ""
     if not callable(value):

@@ -16,7 +16,7 @@ help:
 	@echo "make setup-extra  Debian's servers (PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium)"
 	@echo "make api          write docs/api.txt again"
 	@echo "make lock         compile locks/ again"
-	@echo "make clean        stop the lab and delete what was made here"
+	@echo "make clean        stop the lab and delete what was made here, but for reports and the key that signs them"
 
 demo: setup
 	@$(BIN)/dbsec demo $(DEMO)
@@ -59,4 +59,5 @@ lock:
 
 clean:
 	@for lab in lab demo; do test ! -x $(BIN)/dbsec || $(BIN)/dbsec lab down --name $$lab || exit; done
-	@rm -rf $(VENV) .dbsec .extra .benchmarks dbsec-report dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find .dbsec -mindepth 1 -maxdepth 1 ! -name keys -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf $(VENV) .extra .benchmarks dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -72,7 +72,9 @@ def test_every_attack_succeeds_before_and_is_refused_after(run):
     assert len(after) >= 24
     assert set(before.values()) == {"fail"}
     assert set(after.values()) == {"pass"}
-    assert f"{len(after)} attacks succeeded before; all are refused now." in run.done.stdout
+    assert (
+        f"{len(after)} attacks succeeded before; all are refused now. 4 risks found, and still open." in run.done.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,6 +198,20 @@ def test_one_chapter_applies_its_predecessors_and_leaves_nothing_running(home, t
     assert not (other / "demo").exists()
 
 
+def test_a_path_with_all_that_a_shell_would_read_and_a_report_that_is_kept(home, tmp_path):
+    other = home.with_name(f"{home.name} it's ø")
+    for _ in range(2):
+        done = dbsec("demo", "--scale", "small", "--chapter", "baseline", "--out", "r", home=other, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "No control was attacked in this run" in done.stdout
+    (kept,) = tmp_path.glob("r.*")
+    assert dbsec("report", "verify", kept, home=other, cwd=tmp_path).returncode == 0
+    first = (tmp_path / "r/evidence.jsonl").read_bytes()
+    refused = dbsec("demo", "--chapter", "baseline", "--out", "r", home=Path("/dev/null/x"), cwd=tmp_path)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (3, False)
+    assert (tmp_path / "r/evidence.jsonl").read_bytes() == first, "a run that never started touched the last report"
+
+
 def test_a_chapter_that_is_not_there_is_named_before_anything_starts(home, tmp_path):
     done = dbsec("demo", "--chapter", "nonsense", home=home.with_name("never-made"), cwd=tmp_path)
     assert done.returncode == 2
@@ -236,6 +252,8 @@ def test_interrupt_stops_everything_and_says_where_to_look(home, tmp_path, momen
     state = State.load(other / "demo")
     assert state is not None
     servers = list(state.servers.values())
+    demo.send_signal(sent)
+    time.sleep(0.3)  # an impatient person; whether it falls into the clean-up or before it, nothing may be left
     demo.send_signal(sent)
     _, rest = demo.communicate(timeout=60)
     assert demo.returncode == 130, "".join(seen) + rest

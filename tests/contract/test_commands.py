@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -47,3 +48,23 @@ def test_the_name_of_a_lab_is_no_path(command, name, tmp_path):
     argv = [sys.executable, "-m", "dbsec", "lab", command, "--name", name]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, "is no name of a lab" in done.stderr) == (2, True)
+
+
+def test_exports_of_a_lab_that_is_not_up_stop_what_follows_them(tmp_path):
+    argv = [sys.executable, "-m", "dbsec", "lab", "env"]
+    env = {**os.environ, "DBSEC_HOME": str(tmp_path)}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "false\n")
+
+
+@pytest.mark.parametrize("argv", [("init", "/dev/null/x"), ("report", "build", "{}"), ("lab", "status")])
+def test_an_ordinary_mistake_is_no_traceback(argv, tmp_path):
+    (tmp_path / "report.json").write_text("{\n}\n")
+    named = [str(tmp_path / "report.json") if word == "{}" else word for word in argv]
+    env = {**os.environ, "DBSEC_HOME": "/dev/null/home"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dbsec", *named], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (1, 2, 3)
+    assert "Traceback" not in done.stderr
+    assert "  try: " in done.stderr

@@ -99,7 +99,7 @@ def test_totals_and_words_of_the_sample(tmp_path: Path) -> None:
     assert verdict.headline(report) == "8 of 11 controls hold after hardening"
     assert verdict.lead(report) == (
         "12 attacks succeeded before; 11 of them are refused now. 2 controls could not be proven. "
-        "1 drill proved nothing, since the attack failed before hardening too."
+        "1 drill proved nothing, since the attack failed before hardening too. 1 risk found, and still open."
     )
 
 
@@ -107,7 +107,7 @@ def test_a_clean_run_says_so(tmp_path: Path) -> None:
     report = build(report_sample.write(tmp_path / "evidence.jsonl", clean=True), tmp_path).report
     assert verdict.overall(report) is Outcome.PASS
     assert verdict.headline(report) == "9 of 9 controls hold after hardening"
-    assert verdict.lead(report) == "11 attacks succeeded before; all are refused now."
+    assert verdict.lead(report) == "11 attacks succeeded before; all are refused now. 1 risk found, and still open."
 
 
 def test_an_attack_that_still_succeeds_is_said_first(tmp_path: Path) -> None:

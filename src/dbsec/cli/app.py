@@ -99,6 +99,9 @@ def run() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(exits.COULD_NOT_TELL)
+    except OSError as exc:
+        exits.say(DbsecError(f"{exc.strerror or exc}: '{exc.filename}'", hint="df -h and ls -l tell why"))
+        sys.exit(exits.COULD_NOT_TELL)
     except Exception:  # noqa: BLE001 the interpreter would exit with 1, which means findings
         print(log.Redactor().redact(traceback.format_exc()), end="", file=sys.stderr)
         sys.exit(exits.COULD_NOT_TELL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import shlex
 from pathlib import Path
 
 from psycopg import sql
@@ -83,7 +84,7 @@ def _old_backup(stage: Stage) -> None:
     lab = stage.lab
     archive, backup = lab.site.subfolder("old-archive"), lab.site.subfolder(OLD_BACKUP)
     with stage.admin() as admin:
-        command = f"cp %p {archive}/%f"
+        command = f"cp %p {shlex.quote(str(archive)).replace('%', '%%')}/%f"
         admin.execute(sql.SQL("ALTER SYSTEM SET archive_command = {}").format(sql.Literal(command)))
         admin.execute("SELECT pg_reload_conf()")
     passfile = lab.site.write("secrets/old-backup.pgpass", stage.login("standby").passfile_line())

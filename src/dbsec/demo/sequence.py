@@ -9,7 +9,7 @@ import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dbsec import discovery, files, process
@@ -66,25 +66,35 @@ def run(options: Options, *, audience: Audience, progress: Progress) -> Path:
     sequence = found()
     if options.only and options.only not in {c.name for c in sequence}:
         raise UsageError(f"no chapter '{options.only}'", hint=f"choose one of: {', '.join(c.name for c in sequence)}")
-    _prepare(options.out)
-    with ExitStack() as ended:
-        plan = lab.Plan(options.home / "demo", options.home / "programs", options.postgres, profile=baseline.profile)
-        up = _bring_up(plan, options.out, progress)
-        if not options.keep:
-            ended.callback(up.down)
-        ended.callback(_copy_logs, up.folder / "logs", options.out / "logs")
-        audience.lab(_banner(up))
-        provenance = options.provenance or Provenance.here()
-        recorder = ended.enter_context(Recorder(options.out / EVIDENCE, provenance))
-        stage = Stage(up, deployment_folder(), recorder, audience, progress, baseline.logins(up))
-        ended.callback(stage.close)
-        dataset = baseline.furnish(stage, options.scale, seed=options.seed)
-        with stage.admin() as connection:
-            recorder.about(facts.server(connection).to_json())
-        _run_chapters(stage, sequence, dataset, options, ended)
-        recorder.seal(signing_key(options.home / "keys"))
-        _tell_way_in(up, stage.login("admin"))
+    _check(options.out)
+    ended = ExitStack()
+    try:
+        _run_all(sequence, options, audience, progress, ended)
+    finally:
+        with process.undisturbed():  # a second Ctrl-C must not leave servers behind
+            ended.close()
     return options.out / EVIDENCE
+
+
+def _run_all(
+    sequence: Sequence[Chapter], options: Options, audience: Audience, progress: Progress, ended: ExitStack
+) -> None:
+    plan = lab.Plan(options.home / "demo", options.home / "programs", options.postgres, profile=baseline.profile)
+    up = _bring_up(plan, options.out, progress)
+    if not options.keep:
+        ended.callback(up.down)
+    ended.callback(_copy_logs, up.folder / "logs", options.out / "logs")
+    _prepare(options.out)
+    audience.lab(_banner(up))
+    recorder = ended.enter_context(Recorder(options.out / EVIDENCE, options.provenance or Provenance.here()))
+    stage = Stage(up, deployment_folder(), recorder, audience, progress, baseline.logins(up))
+    ended.callback(stage.close)
+    dataset = baseline.furnish(stage, options.scale, seed=options.seed)
+    with stage.admin() as connection:
+        recorder.about(facts.server(connection).to_json())
+    _run_chapters(stage, sequence, dataset, options, ended)
+    recorder.seal(signing_key(options.home / "keys"))
+    _tell_way_in(up, stage.login("admin"))
 
 
 def _bring_up(plan: lab.Plan, out: Path, progress: Progress) -> lab.Lab:
@@ -92,8 +102,10 @@ def _bring_up(plan: lab.Plan, out: Path, progress: Progress) -> lab.Lab:
     try:
         return lab.up(plan, progress=progress)
     except KeyboardInterrupt:
-        _copy_logs(plan.folder / "logs", out / "logs")
-        lab.down(plan.folder)
+        with process.undisturbed():
+            _prepare(out)
+            _copy_logs(plan.folder / "logs", out / "logs")
+            lab.down(plan.folder)
         raise
 
 
@@ -176,22 +188,31 @@ def _tell_way_in(up: lab.Lab, admin: Conninfo) -> None:
     up.site.state.tell(postgres={**up.site.state.facts["postgres"], "environment": how})
 
 
-def _prepare(out: Path) -> None:
-    """Make an empty report folder; pages of an earlier run must not stand beside this one's logs.
+def _check(out: Path) -> None:
+    """Look whether a report can be written, and change nothing that is there.
 
-    Errors: ``UsageError`` for a folder that holds something else than a report.
+    Errors: ``UsageError`` for a folder that holds something else than a report, or that cannot be written.
     """
     try:
-        if out.exists() and any(out.iterdir()) and not (out / EVIDENCE).exists():
+        files.make_folder(out, mode=0o700)
+        if any(out.iterdir()) and not (out / EVIDENCE).exists():
             raise UsageError(f"'{out}' holds something else than a report of dbsec", hint="choose another --out")
-        for name in ("index.html", "report.md", "report.json"):
-            (out / name).unlink(missing_ok=True)
-        for name in ("logs", "screens"):
-            shutil.rmtree(out / name, ignore_errors=True)
-            files.make_folder(out / name, mode=0o700)
-        (out / EVIDENCE).write_bytes(b"")
+        if not os.access(out, os.W_OK | os.X_OK) or not os.access(out.parent, os.W_OK | os.X_OK):
+            raise UsageError(f"cannot write to '{out}'", hint="choose another --out")
     except OSError as exc:
         raise UsageError(f"cannot write to '{out}': {exc.strerror}", hint="choose another --out") from exc
+
+
+def _prepare(out: Path) -> None:
+    """Make an empty report folder; evidence of an earlier run is kept beside it, under the time of its end."""
+    evidence = out / EVIDENCE
+    if evidence.exists() and evidence.stat().st_size:
+        ended_at = datetime.fromtimestamp(evidence.stat().st_mtime, UTC)
+        out.rename(out.with_name(f"{out.name}.{ended_at:%Y%m%dT%H%M%SZ}"))
+    for name in ("logs", "screens"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        files.make_folder(out / name, mode=0o700)
+    evidence.write_bytes(b"")
 
 
 def _copy_logs(logs: Path, out: Path) -> None:

@@ -75,7 +75,8 @@ def up(plan: Plan, *, progress: Progress) -> Lab:
             return _bring_up(plan, site, progress)
         except BaseException as exc:
             progress.step("stopping what had started")
-            stop_all(site.state)
+            with process.undisturbed():
+                stop_all(site.state)
             if told := _explained(exc, site.folder):
                 raise told from exc
             raise
@@ -97,7 +98,8 @@ def load(folder: Path) -> State:
     """Read a lab that is up. Errors: ``LabError`` where there is none."""
     state = State.load(folder)
     if state is None or not any(s.process.alive for s in state.servers.values()):
-        raise LabError(f"no lab is up in '{folder}'", hint="dbsec lab up")
+        hint = "dbsec lab up" if folder.name == "lab" else f"dbsec {folder.name} --keep"
+        raise LabError(f"no lab is up in '{folder}'", hint=hint)
     return state
 
 
@@ -107,6 +109,10 @@ def down(folder: Path) -> list[str]:
     stopped = stop_all(state) if state else []
     _delete(folder)
     return stopped
+
+
+def _command(folder: Path, verb: str) -> str:
+    return f"dbsec lab {verb}" + ("" if folder.name == "lab" else f" --name {folder.name}")
 
 
 def _delete(folder: Path) -> None:
@@ -217,6 +223,11 @@ def _mode(who: Account) -> int:
 
 def _prepare_home(home: Path, who: Account) -> None:
     """Make the home and what is missing above it; what is there keeps its mode."""
+    if bad := set(str(home)) & set('$`"\\\n'):
+        raise LabError(
+            f"'{home}' cannot hold a lab: pg_ctl gives its path to a shell, and {sorted(bad)} would not survive it",
+            hint="set DBSEC_HOME to a folder without these characters",
+        )
     try:
         files.make_folder(home, mode=_mode(who))
     except OSError as exc:
@@ -229,7 +240,7 @@ def _clear_leftovers(folder: Path, progress: Progress) -> None:
         down_ = ", ".join(s.name for s in state.servers.values() if not s.process.alive)
         raise LabError(
             f"the lab in '{folder}' is already up" + (f", but for {down_}" if down_ else ""),
-            hint="dbsec lab status, or dbsec lab down",
+            hint=f"{_command(folder, 'status')}, or {_command(folder, 'down')}",
         )
     if folder.exists():
         progress.step("an earlier lab did not end well: stopping what it left")

@@ -8,7 +8,7 @@ from typing import Any
 
 from dbsec import discovery, files
 from dbsec import evidence as chain
-from dbsec.errors import EvidenceTampered
+from dbsec.errors import EvidenceError, EvidenceTampered
 from dbsec.progress import Progress, Silent
 from dbsec.report import model, reading
 
@@ -34,6 +34,8 @@ def build(evidence: Path, out: Path, *, progress: Progress | None = None) -> Bui
     say = progress or Silent()
     say.step("report: reading the evidence")
     lines, integrity = _read(evidence)
+    if not lines:
+        raise EvidenceError(f"'{evidence}' holds no evidence", hint="name a report's folder, or its evidence.jsonl")
     report = reading.report_of(lines, integrity)
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths = []

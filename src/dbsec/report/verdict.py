@@ -24,7 +24,7 @@ def overall(report: Report) -> Outcome:
 def headline(report: Report) -> str:
     """Say in one line how many controls hold."""
     totals = report.totals
-    if not totals.controls:
+    if not totals.attacks_before and not totals.attacks_after and not totals.vacuous:
         return "No control was attacked in this run"
     holds = "holds" if totals.controls == 1 else "hold"
     return f"{totals.held} of {count(totals.controls, 'control')} {holds} after hardening"
@@ -38,6 +38,8 @@ def lead(report: Report) -> str:
         parts.append(f"{count(totals.unproven, 'control')} could not be proven")
     if totals.vacuous:
         parts.append(f"{count(totals.vacuous, 'drill')} proved nothing, since the attack failed before hardening too")
+    if report.as_found:
+        parts.append(f"{count(len(report.as_found), 'risk')} found, and still open")
     if totals.skipped:
         parts.append(f"{count(totals.skipped, 'control')} did not apply")
     return "".join(f"{part}. " for part in parts).strip()

@@ -34,11 +34,12 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up.")] = False,
     seed: Annotated[int, typer.Option(help="Of the data and the load.")] = 15,
     ticket: Annotated[str, typer.Option(help="Written into every line of the evidence.")] = "",
-    config: Annotated[Path | None, typer.Option(help="dbsec.toml; its [slo] judges the service.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Its [slo] judges; by default dbsec.toml here.")] = None,
     form: Annotated[Format, typer.Option("--format", help="text or json")] = Format.TEXT,
 ) -> None:
     """Exit 0 only where every control holds after hardening and every attack had succeeded before it."""
-    settings = load(config)
+    here = Path("dbsec.toml")
+    settings = load(config or (here if here.exists() else None))
     given = {"scale": scale, "postgres": postgres, "seed": seed, "config": settings.model_dump(mode="json")}
     provenance = Provenance.here(revision=_revision(), config=given, ticket=ticket)
     options = Options(

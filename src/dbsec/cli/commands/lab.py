@@ -12,7 +12,7 @@ import typer
 from dbsec.cli import exits, output
 from dbsec.cli.home import home
 from dbsec.cli.output import Format
-from dbsec.errors import UsageError
+from dbsec.errors import DbsecError, UsageError
 from dbsec.lab import lab
 from dbsec.pg.binaries import Source
 from dbsec.process import Account
@@ -48,7 +48,12 @@ def status(name: Name = "lab", form: As = Format.TEXT) -> None:
 @COMMAND.command()
 def env(name: Name = "lab") -> None:
     """Print exports for psql, bao and the AWS tools; credentials are read from private files."""
-    for key, value in lab.exports(lab.load(_folder(name))).items():
+    try:
+        told = lab.exports(lab.load(_folder(name)))
+    except DbsecError:
+        print("false")  # so that what follows an eval of this does not go to a server of its own choice
+        raise
+    for key, value in told.items():
         print(f"export {key}={value}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dbsec.cli import output
+from dbsec.cli import exits, output
 from dbsec.cli.home import home
 from dbsec.errors import EvidenceTampered, UsageError
 
@@ -32,11 +32,15 @@ def build(
         built = report.build(evidence, out or evidence.parent, progress=progress)
     if format_ is output.Format.JSON:
         result = {"headline": verdict.headline(built.report), "verdict": verdict.overall(built.report)}
-        output.envelope("report build", result={**result, "paths": [str(path) for path in built.paths]})
-        return
-    typer.echo(verdict.headline(built.report))
-    for path in built.paths:
-        typer.echo(path)
+        whole = {"intact": built.report.integrity.intact, "integrity": built.report.integrity.text}
+        output.envelope("report build", result={**result, **whole, "paths": [str(path) for path in built.paths]})
+    else:
+        typer.echo(verdict.headline(built.report))
+        for path in built.paths:
+            typer.echo(path)
+    if not built.report.integrity.intact:
+        typer.echo(f"dbsec: the evidence is not whole: {built.report.integrity.text}", err=True)
+        raise typer.Exit(exits.FINDINGS)
 
 
 @COMMAND.command()

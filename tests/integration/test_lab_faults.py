@@ -212,7 +212,7 @@ def test_a_home_that_cannot_be_made_is_told(home):
 def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
     folder.mkdir()
     try:
-        process.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "none", folder], cwd=Path("/"))
+        mount("-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "none", folder)
     except ProgramError as exc:
         pytest.skip(f"no tmpfs can be mounted here: {exc}")  # a container without CAP_SYS_ADMIN: no server is missing
     try:
@@ -221,10 +221,18 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
         process.run(["umount", folder], cwd=Path("/"))
 
 
-def fill(path: Path) -> None:
-    with suppress(OSError), path.open("wb", buffering=0) as ballast:
-        while True:
-            ballast.write(b"\0" * (1 << 20))
+def mount(*argv: str | Path) -> None:
+    process.run(["mount", *argv], cwd=Path("/"))
+
+
+def fill(disk: Path) -> None:
+    """Leave a mounted small disk less than a MiB: shrinking is at once, where writing a file races with what runs."""
+    for _ in range(100):
+        seen = os.statvfs(disk)
+        used_kib = (seen.f_blocks - seen.f_bfree) * seen.f_frsize // 1024
+        with suppress(ProgramError):  # more was written since it was measured
+            return mount("-o", f"remount,size={used_kib + 512}k", disk)
+    raise AssertionError(f"'{disk}' grows faster than it can be shrunk")
 
 
 @root_only
@@ -243,9 +251,12 @@ def test_a_disk_that_fills_up_during_the_start_is_told(home):
         start = dbsec(home, "lab", "up", DBSEC_HOME=str(home / "disk/h"))
         primary = home / "disk/h/lab/primary"
         retry.wait_until(primary.exists, within_s=30, what="initdb", every_s=0.001)
-        fill(home / "disk/ballast")
-        assert start.wait(timeout=120) == 3
+        fill(home / "disk")
+        code = start.wait(timeout=120)
         said = (home / "said").read_text()
+        if not code:
+            ran(home, "lab", "down", DBSEC_HOME=str(home / "disk/h"))
+    assert code == 3
     assert f"dbsec: no space left on the disk of '{home}/disk/h/lab'" in said
     assert "try: free some disk space, or set DBSEC_HOME to a larger file system" in said
     assert "stopping what had started" in said

@@ -23,13 +23,13 @@ for name in "$@"; do
     case $name in
         test) ;;
         core) compile core pyproject.toml --constraint locks/test.txt ;;
-        demo) compile demo pyproject.toml "$scratch/build.in" --extra lab --extra screens --constraint locks/test.txt ;;
+        demo) compile demo pyproject.toml "$scratch/build.in" --extra lab --extra migrations --extra screens --constraint locks/test.txt ;;
         *) compile "$name" pyproject.toml --extra "$name" --constraint locks/test.txt ;;
     esac
 done
 
 # a benchmark's peers, each alone: their dependencies must not move ours
-for peer in alembic sslyze; do
+for peer in alembic squawk-cli sslyze; do
     echo "$peer" >"$scratch/$peer.in"
     "$scratch/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
         --no-emit-find-links --no-annotate --no-header --output-file "benchmarks/peers/$peer.txt" "$scratch/$peer.in"

@@ -1,0 +1,174 @@
+"""A rule: words as data, one function on an operation, and the proof that a real server gives for it.
+
+One file in ``rules/`` holds one ``RULE``; its name is the file's, with ``-`` for ``_``, and completes "allow …".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from dbsec.findings import Severity
+from dbsec.migrations.effects.model import Effect, LockMode, Work
+from dbsec.migrations.names import Name
+from dbsec.migrations.operations import Operation
+from dbsec.migrations.schema.model import Schema, Table
+from dbsec.migrations.session import Session
+from dbsec.migrations.statement import Statement
+
+
+class Hazard(StrEnum):
+    """What goes wrong; the key ``hazard`` of a finding."""
+
+    BLOCKS_ALL = "blocks reads and writes"
+    BLOCKS_WRITES = "blocks writes"
+    BREAKS_RELEASE = "breaks the running release"
+    LOSES_DATA = "loses data"
+    FAILS = "fails"
+    UNSAFE = "unsafe environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that a rule may look at. ``schema`` is the state before the operation."""
+
+    statement: Statement
+    operation: Operation
+    effect: Effect
+    schema: Schema
+    session: Session
+    following: tuple[tuple[Statement, Operation], ...] = ()  # the rest of the script, in order
+    preceding: tuple[tuple[Statement, Operation], ...] = ()  # the script up to here, in order
+
+    @property
+    def major(self) -> int:
+        """The server's major version."""
+        return self.session.major
+
+    def table(self) -> Table | None:
+        """Find the table that the operation names (``.table``), None where it is not known."""
+        name = getattr(self.operation, "table", None)
+        return None if name is None else self.schema.table(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What a rule found in one operation.
+
+    ``target``: the object by name ("app.users.phone"). ``message``: what happens here, one sentence. ``fix``: the SQL
+    to run instead, whole statements. ``severity`` and ``hazard``: where they differ from the rule's. ``table``: whose size
+    decides how long it blocks.
+    """
+
+    target: str
+    message: str
+    fix: str = ""
+    severity: Severity | None = None
+    hazard: Hazard | None = None
+    table: Name | None = None
+
+
+# --- proofs: how a contract test sees on a real server that ``bad`` does the harm and ``good`` does not
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """``bad`` takes ``mode`` on ``table`` (pg_locks) and does ``work`` (filenode, DEBUG1, counters) while it holds it.
+
+    ``good`` does none of this work under a lock that blocks writes (one statement of it may, on a table of its own).
+    ``work`` empty: the lock itself is the harm, and ``good`` does not take it for as long or at all.
+    """
+
+    mode: LockMode
+    table: str
+    work: Work | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Breaks:
+    """``old`` is a statement of the running release: works before; fails with ``sqlstate`` after ``bad``, works after
+    ``good``."""
+
+    old: str
+    sqlstate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loses:
+    """``query`` gives the same rows before and after ``good``; after ``bad`` it gives others, or fails."""
+
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """``bad`` itself ends with ``sqlstate``; ``good`` does not."""
+
+    sqlstate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """``bad`` gives a WARNING or NOTICE with ``sqlstate``; ``good`` does not."""
+
+    sqlstate: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """While another session holds ``blocker`` (a statement in an open transaction), ``bad`` waits and lets a SELECT on
+    ``table`` wait behind it; ``good`` gives up by itself with ``sqlstate`` or does not wait."""
+
+    blocker: str
+    table: str
+    sqlstate: str = "55P03"
+
+
+@dataclass(frozen=True, slots=True)
+class Shows:
+    """``query`` gives ``after_bad`` (its only value as text) once ``bad`` ran, and another value once ``good`` ran."""
+
+    query: str
+    after_bad: str
+
+
+Proof = Locks | Breaks | Loses | Refused | Warned | Queues | Shows
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """``bad`` and ``good`` run after ``setup`` on a database of their own, as ``psql -f`` would (each statement commits
+    unless BEGIN is written); the linter sees ``setup`` as the deployed schema."""
+
+    setup: str
+    bad: str
+    good: str
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Words and one function. ``name`` completes "allow …". ``applies``: the operations that ``match`` wants to see.
+
+    ``effect``: what PostgreSQL does, with lock and work. ``instead``: what to do. ``since``/``until``: the first and
+    last major that it holds for. ``aliases``: the names that squawk, strong_migrations and eugene use for it (squawk's
+    are honoured in ``squawk-ignore``). ``source``: pages of PostgreSQL's manual (``sql-altertable``), no whole address.
+    """
+
+    code: str
+    name: str
+    title: str
+    severity: Severity
+    hazard: Hazard
+    applies: tuple[type[Operation], ...]
+    match: Callable[[Step], Iterable[Hit]] = field(repr=False)
+    effect: str
+    instead: str
+    example: Example
+    source: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    since: int = 14
+    until: int | None = None
+    mechanical: bool = False  # ``Hit.fix`` may replace the statement (``--fix``)
+    more: tuple[Example, ...] = ()

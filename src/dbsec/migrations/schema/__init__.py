@@ -1,0 +1,1 @@
+"""What the database holds, as far as it is known: from a dump, from a catalog, and from the statements before."""

@@ -1,0 +1,165 @@
+"""Tables, columns, constraints and the rest, in the words of ``operations``; mutable: a migration changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dbsec.migrations.names import Name
+from dbsec.migrations.operations import Bound, Column, Constraint, ConstraintKind, Type
+from dbsec.migrations.statement import Node
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Index:
+    """An index; ``columns`` has "" for an expression. ``valid``: False for what a failed CONCURRENTLY left."""
+
+    name: str
+    table: Name
+    columns: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    expressions: tuple[Node, ...] = ()
+    predicate: Node | None = None
+    unique: bool = False
+    method: str = "btree"
+    valid: bool = True
+    constraint: str | None = None
+    parent: str | None = None
+
+
+@dataclass(slots=True)
+class Table:
+    """A table, partitioned table, foreign table or materialized view (``kind``); ``name`` always has its schema.
+
+    ``new``: made by the release that is judged, so that no old client knows it and no row stands in it before.
+    ``filled``: such a table got rows in this release (INSERT … SELECT, COPY, CREATE TABLE AS). ``columns`` in order;
+    ``new_columns``: added by this release. ``locked``: the strongest lock that the open transaction holds, 0 for none.
+    """
+
+    name: Name
+    columns: dict[str, Column] = field(default_factory=dict)
+    constraints: list[Constraint] = field(default_factory=list)
+    indexes: dict[str, Index] = field(default_factory=dict)
+    triggers: set[str] = field(default_factory=set)
+    policies: set[str] = field(default_factory=set)
+    rules: set[str] = field(default_factory=set)
+    row_security: bool = False
+    kind: str = "table"
+    persistence: str = "permanent"
+    partition_by: tuple[str, tuple[str, ...]] | None = None
+    partition_of: Name | None = None
+    bound: Bound | None = None
+    inherits: tuple[Name, ...] = ()
+    new: bool = False
+    filled: bool = False
+    new_columns: set[str] = field(default_factory=set)
+
+    @property
+    def empty(self) -> bool:
+        """True where no row can stand in it: made by this release and not filled."""
+        return self.new and not self.filled
+
+    def of_kind(self, *kinds: ConstraintKind) -> Iterator[Constraint]:
+        """Yield its constraints of some kinds."""
+        return (constraint for constraint in self.constraints if constraint.kind in kinds)
+
+    def constraint(self, name: str) -> Constraint | None:
+        """Find a constraint by name."""
+        return next((constraint for constraint in self.constraints if constraint.name == name), None)
+
+
+@dataclass(slots=True)
+class View:
+    """A view; ``columns_read`` as in ``CreateView``, with relations resolved where they are known."""
+
+    name: Name
+    reads: tuple[Name, ...] = ()
+    columns_read: tuple[tuple[str, str], ...] = ()
+    materialized: bool = False
+    new: bool = False
+
+
+@dataclass(slots=True)
+class Domain:
+    """A domain with its base type and constraints."""
+
+    name: Name
+    base: Type
+    constraints: list[Constraint] = field(default_factory=list)
+    default: Node | None = None
+    new: bool = False
+
+
+@dataclass(slots=True)
+class Schema:
+    """The state between two statements.
+
+    ``known``: it came from a dump or a catalog, so that what is missing does not exist; False: only what the release
+    itself made is known, and any other table may exist with any rows. ``major``: the server's, where its source told.
+    """
+
+    known: bool = False
+    source: str = ""
+    major: int | None = None
+    search_path: tuple[str, ...] = ("public",)
+    tables: dict[Name, Table] = field(default_factory=dict)
+    views: dict[Name, View] = field(default_factory=dict)
+    domains: dict[Name, Domain] = field(default_factory=dict)
+    types: dict[Name, str] = field(default_factory=dict)  # name -> enum, composite, range, base
+    new_types: set[Name] = field(default_factory=set)
+    functions: dict[Name, str] = field(default_factory=dict)  # name -> volatility
+    sequences: set[Name] = field(default_factory=set)
+    new_objects: set[tuple[str, Name]] = field(default_factory=set)  # (kind of Drop, name) made by this release
+
+    def table(self, name: Name) -> Table | None:
+        """Find a table, foreign table or materialized view as written; the search path decides where no schema stands.
+
+        Where nothing of the search path has it but exactly one other schema does, that one is meant.
+        """
+        return self._found(self.tables, name)
+
+    def view(self, name: Name) -> View | None:
+        """Find a view as written."""
+        return self._found(self.views, name)
+
+    def domain(self, of: Type) -> Domain | None:
+        """Find the domain that a type names."""
+        return self._found(self.domains, Name(of.schema, of.name))
+
+    def index(self, name: Name) -> Index | None:
+        """Find an index as written, on whatever table it stands."""
+        for table in self.tables.values():
+            if name.name in table.indexes and name.schema in (None, table.name.schema):
+                return table.indexes[name.name]
+        return None
+
+    def qualified(self, name: Name) -> Name:
+        """Give a new object its schema: the one written, else the first of the search path."""
+        return name if name.schema else Name(self.search_path[0] if self.search_path else "public", name.name)
+
+    def partitions(self, parent: Name) -> Iterator[Table]:
+        """Yield the partitions of a table, one level down."""
+        return (table for table in self.tables.values() if table.partition_of == parent)
+
+    def referencing(self, name: Name) -> Iterator[tuple[Table, Constraint]]:
+        """Yield the foreign keys of other tables that point to a table."""
+        for table in self.tables.values():
+            for constraint in table.of_kind(ConstraintKind.FOREIGN_KEY):
+                if constraint.references is not None and constraint.references == name:
+                    yield table, constraint
+
+    def views_on(self, name: Name) -> Iterator[View]:
+        """Yield the views and materialized views that read a relation directly."""
+        return (view for view in self.views.values() if name in view.reads)
+
+    def _found(self, of: dict[Name, _T], name: Name) -> _T | None:
+        if name.schema is not None:
+            return of.get(name)
+        for schema in self.search_path:
+            if (found := of.get(Name(schema, name.name))) is not None:
+                return found
+        elsewhere = [thing for (_, bare), thing in of.items() if bare == name.name]
+        return elsewhere[0] if len(elsewhere) == 1 else None

@@ -5,7 +5,7 @@ One file in ``rules/`` holds one ``RULE``; its name is the file's, with ``-`` fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -38,8 +38,8 @@ class Step:
     effect: Effect
     schema: Schema
     session: Session
-    following: tuple[tuple[Statement, Operation], ...] = ()  # the rest of the script, in order
-    preceding: tuple[tuple[Statement, Operation], ...] = ()  # the script up to here, in order
+    following: Sequence[tuple[Statement, Operation]] = ()  # the rest of the script, in order
+    preceding: Sequence[tuple[Statement, Operation]] = ()  # the script up to here, in order
 
     @property
     def major(self) -> int:
@@ -57,8 +57,8 @@ class Hit:
     """What a rule found in one operation.
 
     ``target``: the object by name ("app.users.phone"). ``message``: what happens here, one sentence. ``fix``: the SQL
-    to run instead, whole statements. ``severity`` and ``hazard``: where they differ from the rule's. ``table``: whose size
-    decides how long it blocks.
+    to run instead, whole statements. ``severity`` and ``hazard``: where they differ from the rule's. ``table``:
+    whose size decides how long it blocks.
     """
 
     target: str

@@ -1,0 +1,239 @@
+"""The linter: runs the scripts of a release against the schema, in order, and asks every rule about every operation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+from dbsec import discovery
+from dbsec.findings import Finding, Severity
+from dbsec.migrations import rules as rules_package
+from dbsec.migrations.effects import foretell
+from dbsec.migrations.interpret import operations_of
+from dbsec.migrations.mismatch import missing
+from dbsec.migrations.operations import (
+    AlterEnum,
+    Operation,
+    SetVariable,
+    TransactionControl,
+)
+from dbsec.migrations.parse import parse
+from dbsec.migrations.rule import Hazard, Hit, Rule, Step
+from dbsec.migrations.schema.apply import apply
+from dbsec.migrations.schema.model import Schema
+from dbsec.migrations.script import Script, Unread
+from dbsec.migrations.session import Session
+from dbsec.migrations.statement import Statement
+from dbsec.migrations.stats import Stats
+
+DEFAULT_MAJOR = 18
+MAJORS = range(14, 19)
+MANUAL = "https://www.postgresql.org/docs/{major}/{page}.html"
+
+Act = tuple[Statement, Operation]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``major``: the server that the migration is for. ``rules``: by name; None is all of them."""
+
+    major: int = DEFAULT_MAJOR
+    stats: Stats | None = None
+    rules: Mapping[str, Rule] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A finding with what it was made of."""
+
+    finding: Finding
+    rule: Rule
+    hit: Hit
+    statement: Statement
+    operation: Operation
+
+
+@dataclass(slots=True)
+class Result:
+    """``files`` and ``statements`` count what was judged; ``unread`` what could not be."""
+
+    located: list[Located] = field(default_factory=list)
+    files: int = 0
+    statements: int = 0
+    unread: list[Unread] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings in the order of the statements."""
+        return [located.finding for located in self.located]
+
+
+@cache
+def all_rules() -> Mapping[str, Rule]:
+    """Import every rule; name -> rule, in the order of the codes."""
+    found = discovery.constants_in(rules_package, "RULE").values()
+    return {rule.name: rule for rule in sorted(found, key=lambda rule: rule.code)}
+
+
+def lint(scripts: Sequence[Script], *, schema: Schema | None = None, options: Options | None = None) -> Result:
+    """Judge the scripts as one release: what an earlier one creates, a later one may alter.
+
+    ``schema`` is changed: afterwards it is what the release leaves. Deployed scripts shape it without a finding.
+    """
+    options = options or Options()
+    engine = _Engine(schema if schema is not None else Schema(), options)
+    for script in scripts:
+        engine.run(script)
+    return engine.result
+
+
+class _Engine:
+    def __init__(self, schema: Schema, options: Options) -> None:
+        self.schema = schema
+        self.options = options
+        self.result = Result()
+        chosen = (options.rules if options.rules is not None else all_rules()).values()
+        self._rules = [rule for rule in chosen if rule.since <= options.major <= (rule.until or options.major)]
+        self._rules_of: dict[type[Operation], tuple[Rule, ...]] = {}
+        self._session = Session(options.major)
+
+    def run(self, script: Script) -> None:
+        statements, unread = parse(script)
+        self.result.unread += unread
+        acts = [(statement, operation) for statement in statements for operation in operations_of(statement)]
+        self._session = Session(self.options.major)
+        before = None
+        for at, (statement, operation) in enumerate(acts):
+            self._enter(statement)
+            if isinstance(operation, TransactionControl):
+                if operation.act == "begin" and _rolls_back(acts, at):
+                    before = copy.deepcopy(self.schema)
+                elif operation.act == "rollback" and before is not None:
+                    self.schema, before = before, None
+            self._judge(acts, at)
+            self._advance(statement, operation, released=not script.deployed)
+        if not script.deployed:
+            self.result.files += 1
+            self.result.statements += len(statements)
+
+    def _enter(self, statement: Statement) -> None:
+        session = self._session
+        if statement.block != session.block or not statement.block:
+            session.block = statement.block
+            session.held.clear()
+            session.local.clear()
+            session.added_values.clear()
+
+    def _judge(self, acts: list[Act], at: int) -> None:
+        statement, operation = acts[at]
+        self._effect = foretell(operation, self.schema, self._session, in_transaction=statement.in_transaction)
+        if statement.script.deployed:
+            return
+        if self.schema.known and (reason := missing(operation, self.schema)):
+            self.result.unread.append(Unread(statement.script.path, statement.line, reason, hint="pg_dump -s, again"))
+        if not (interested := self._interested(type(operation))):
+            return
+        step = Step(
+            statement, operation, self._effect, self.schema, self._session, _Acts(acts, at + 1), _Acts(acts, 0, at)
+        )
+        for rule in interested:
+            for hit in rule.match(step):
+                self._report(rule, hit, step)
+
+    def _interested(self, kind: type[Operation]) -> tuple[Rule, ...]:
+        found = self._rules_of.get(kind)
+        if found is None:
+            found = tuple(rule for rule in self._rules if issubclass(kind, rule.applies))
+            self._rules_of[kind] = found
+        return found
+
+    def _advance(self, statement: Statement, operation: Operation, *, released: bool) -> None:
+        session = self._session
+        if isinstance(operation, SetVariable):
+            if not operation.local or statement.in_transaction:
+                scope = session.local if operation.local else session.settings
+                _set(scope, operation)
+        elif isinstance(operation, AlterEnum) and operation.old is None:
+            session.added_values.setdefault(operation.type, set()).add(operation.value)
+        if statement.in_transaction:
+            for table, mode in self._effect.locks:
+                session.held[table] = max(mode, session.held.get(table, mode))
+        apply(self.schema, operation, released=released)
+
+    def _report(self, rule: Rule, hit: Hit, step: Step) -> None:
+        statement = step.statement
+        if any(
+            seen.statement is statement and seen.rule is rule and seen.hit.target == hit.target
+            for seen in self.result.located[-8:]
+        ):
+            return
+        severity, message = hit.severity or rule.severity, hit.message
+        hazard = hit.hazard or rule.hazard
+        if self.options.stats is not None and hazard in (Hazard.BLOCKS_ALL, Hazard.BLOCKS_WRITES):
+            severity, message = _measured(self.options.stats, step, hit, severity)
+        finding = Finding(
+            rule.code,
+            rule.name,
+            severity,
+            hit.target,
+            message,
+            hit.fix,
+            tuple(MANUAL.format(major=step.major, page=page) for page in rule.source),
+            {
+                "file": statement.script.path,
+                "line": statement.line,
+                "statement": statement.text,
+                "hazard": str(hazard),
+            },
+        )
+        self.result.located.append(Located(finding, rule, hit, statement, step.operation))
+
+
+class _Acts(Sequence[Act]):
+    """A window on the acts of a script, without a copy for each step."""
+
+    def __init__(self, acts: list[Act], start: int, stop: int | None = None) -> None:
+        self._acts, self._range = acts, range(start, len(acts) if stop is None else stop)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[Act]:
+        return (self._acts[at] for at in self._range)
+
+    def __getitem__(self, at):  # type: ignore[no-untyped-def] # the overloads of Sequence say less than this line
+        if isinstance(at, slice):
+            return [self._acts[index] for index in self._range[at]]
+        return self._acts[self._range[at]]
+
+
+def _rolls_back(acts: list[Act], begin: int) -> bool:
+    for _, operation in acts[begin + 1 :]:
+        if isinstance(operation, TransactionControl) and operation.act in ("commit", "rollback", "begin"):
+            return operation.act == "rollback"
+    return False
+
+
+def _set(scope: dict[str, str], variable: SetVariable) -> None:
+    if variable.value is not None:
+        scope[variable.name] = variable.value
+    elif variable.name == "all":
+        scope.clear()
+    else:
+        scope.pop(variable.name, None)
+
+
+def _measured(stats: Stats, step: Step, hit: Hit, severity: Severity) -> tuple[Severity, str]:
+    """Add how long it blocks; a table that is tiny makes it a warning."""
+    tables = {hit.table} if hit.table else {task.table for task, _ in step.effect.blocking()}
+    seen = [(table, stats.of(table)) for table in sorted(tables, key=str)]
+    told = [
+        stats.told(table, [task.work for task in step.effect.work if task.table == table])
+        for table, size in seen
+        if size
+    ]
+    message = f"{hit.message} ({'; '.join(told)})" if told else hit.message
+    tiny = bool(seen) and all(size is not None and size.tiny for _, size in seen)
+    return (Severity.WARNING if tiny else severity), message

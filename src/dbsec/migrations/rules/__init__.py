@@ -1,0 +1,1 @@
+"""One rule a file: its name, with ``-`` for ``_``, completes "allow …"; it holds one ``RULE``."""

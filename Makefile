@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKS  := core app lab migrations pg18 screens demo test
 
-.PHONY: demo test api lint bench setup setup-test setup-extra lock clean help
+.PHONY: demo test api rules lint bench setup setup-test setup-extra lock clean help
 
 help:
 	@echo "make demo         bring up real servers, attack, harden, attack again, write dbsec-report/"
@@ -15,6 +15,7 @@ help:
 	@echo "make setup        the virtual environment alone"
 	@echo "make setup-extra  Debian's servers (PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium)"
 	@echo "make api          write docs/api.txt again"
+	@echo "make rules        write docs/rules/ again"
 	@echo "make lock         compile locks/ again"
 	@echo "make clean        stop the lab and delete what was made here, but for reports and the key that signs them"
 
@@ -53,6 +54,9 @@ $(VENV)/bin/python:
 
 api: setup-test
 	@$(BIN)/python scripts/api.py
+
+rules: setup-test
+	@$(BIN)/python scripts/rules.py
 
 lock:
 	@sh scripts/lock.sh $(LOCKS)

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from dbsec import canonical
 
+_PLACE = ("file", "statement")  # the members of ``where`` that tell a finding from its like
+
 
 class Severity(StrEnum):
     """Whether a finding fails the run."""
@@ -31,8 +33,13 @@ class Finding:
 
     @property
     def key(self) -> str:
-        """Stable across runs and machines: 16 hex digits of code and target."""
-        return hashlib.sha256(canonical.length_prefixed((self.code.encode(), self.target.encode()))).hexdigest()[:16]
+        """Stable across runs and machines: 16 hex digits of code, target, and the file and statement it stands in.
+
+        Lines and white space do not count: what only moves keeps its key.
+        """
+        parts = [self.code, self.target, *(f"{name}={self.where[name]}" for name in _PLACE if name in self.where)]
+        spaced = (" ".join(part.split()).encode() for part in parts)
+        return hashlib.sha256(canonical.length_prefixed(spaced)).hexdigest()[:16]
 
     def to_json(self) -> dict[str, object]:
         """Shape: the fields by name, ``key`` and the members of ``where`` beside them."""

@@ -20,6 +20,8 @@ from dbsec import __version__, discovery, log
 from dbsec.cli import commands, exits
 from dbsec.errors import DbsecError, ProgramMissing
 
+_EXTRAS = {"pglast": "migrations"}  # what brings a package, where it is not the lab
+
 
 class LazyGroup(TyperGroup):
     """Lists commands from the folder and imports one when it is called; help costs no import."""
@@ -55,8 +57,9 @@ def _import(name: str, module: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.partition(".")[0] == "dbsec":
             raise
+        extra = _EXTRAS.get(exc.name.partition(".")[0], "lab")
         raise ProgramMissing(
-            f"'dbsec {name}' needs '{exc.name}', which is not installed", hint="pip install 'dbsec[lab]'"
+            f"'dbsec {name}' needs '{exc.name}', which is not installed", hint=f"pip install 'dbsec[{extra}]'"
         ) from exc
 
 

@@ -1,11 +1,13 @@
-"""Progress on a terminal, drawn by rich; imported only where there is one."""
+"""Progress and findings on a terminal, drawn by rich; imported only where there is one."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
 from rich.console import Console
+from rich.highlighter import RegexHighlighter
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.theme import Theme
 
 
 class Live:
@@ -50,3 +52,21 @@ class Live:
         self._task = None
         if done:
             self._console.print(f"[green]ok[/green] {self._text}", highlight=False)
+
+
+class _Findings(RegexHighlighter):
+    """Colours the text form of findings, and differences; what is no such line stays as it is."""
+
+    base_style = "finding."
+    highlights = (
+        r"(?m)^(?P<place>[^\s:][^\n]*?): (?:(?P<error>error)|(?P<warning>warning)) (?P<rule>[A-Z]{3}\d+ [\w-]+)(?=: )",
+        r"(?m)^ {4}(?P<word>why|instead):",
+        r"(?m)^ {8}(?P<sql>\S.*)$",
+    )
+
+
+def show_findings(text: str) -> None:
+    """Print findings as ``report.findings.text`` wrote them, in colours; NO_COLOR is honoured."""
+    styles = {"place": "bold", "error": "bold red", "warning": "yellow", "rule": "cyan", "word": "dim", "sql": "green"}
+    console = Console(theme=Theme({f"finding.{name}": style for name, style in styles.items()}), highlight=False)
+    console.print(_Findings()(text), soft_wrap=True, end="")

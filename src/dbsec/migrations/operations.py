@@ -43,7 +43,11 @@ class ConstraintKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A constraint as written. ``valid`` is False for NOT VALID, ``enforced`` False for NOT ENFORCED (18)."""
+    """A constraint as written. ``valid`` is False for NOT VALID and NOT ENFORCED, ``enforced`` for NOT ENFORCED (18).
+
+    ``expression``: of CHECK; of EXCLUDE the predicate. ``include``, ``method``, ``expressions`` (with "" in ``columns``):
+    of the index behind it. ``no_inherit``: of CHECK and NOT NULL.
+    """
 
     kind: ConstraintKind
     name: str | None = None
@@ -55,6 +59,10 @@ class Constraint:
     enforced: bool = True
     using_index: str | None = None
     deferrable: bool = False
+    include: tuple[str, ...] = ()
+    method: str = "btree"
+    expressions: tuple[Node, ...] = field(default=(), repr=False)
+    no_inherit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +172,11 @@ class DropExpression(OnTable):
 
 @dataclass(frozen=True, slots=True)
 class AlterIdentity(OnTable):
-    """``act``: add, set, drop."""
+    """``act``: add, set, drop. ``always`` is None where the statement does not speak of it (RESTART)."""
 
     column: str
     act: str
-    always: bool = False
+    always: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +212,7 @@ class AlterConstraint(OnTable):
 class DropConstraint(OnTable):
     name: str
     cascade: bool = False
+    if_constraint_exists: bool = False
 
 
 # --- the table itself
@@ -295,7 +304,11 @@ class AlterOther(OnTable):
 
 @dataclass(frozen=True, slots=True)
 class CreateTable(Operation):
-    """``like``: tables of LIKE. ``partition_by``: strategy and key columns (an expression is "")."""
+    """``like``: tables of LIKE. ``partition_by``: strategy and key columns (an expression is "").
+
+    ``including``: what INCLUDING names for each of ``like``: defaults, constraints, identity, generated, indexes.
+    A column of PARTITION OF or OF that only adds to an inherited one has ``Type("")``.
+    """
 
     table: Name
     columns: tuple[Column, ...] = ()
@@ -307,11 +320,16 @@ class CreateTable(Operation):
     like: tuple[Name, ...] = ()
     persistence: str = "permanent"  # temporary, unlogged
     if_not_exists: bool = False
+    including: tuple[frozenset[str], ...] = ()
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CreateTableAs(Operation):
-    """CREATE TABLE AS, SELECT INTO, CREATE MATERIALIZED VIEW; ``reads``: relations of the query."""
+    """CREATE TABLE AS, SELECT INTO, CREATE MATERIALIZED VIEW; ``reads``: relations of the query.
+
+    ``columns``: the names that stand after the table's.
+    """
 
     table: Name
     materialized: bool
@@ -319,6 +337,8 @@ class CreateTableAs(Operation):
     with_data: bool = True
     if_not_exists: bool = False
     temporary: bool = False
+    columns: tuple[str, ...] = ()
+    query: Node | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +348,7 @@ class CreateView(Operation):
     columns_read: tuple[tuple[str, str], ...] = ()  # (qualifier as written or "", column); ("", "*") for a star
     replace: bool = False
     query: Node | None = field(default=None, repr=False)
+    columns: tuple[str, ...] = ()  # the names that stand after the view's
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +413,7 @@ class AlterFunction(Operation):
     security_definer: bool | None = None
     settings: tuple[str, ...] = ()
     reset: tuple[str, ...] = ()
+    volatility: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,6 +461,7 @@ class AlterDomain(Operation):
     act: str
     constraint: Constraint | None = None
     name: str | None = None
+    default: Node | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,7 +580,8 @@ class Write(Operation):
     """UPDATE, DELETE, INSERT, MERGE, COPY FROM (``kind`` in lower case: update, delete, insert, merge, copy).
 
     ``where`` None: every row. ``bounded``: the WHERE pins a key to constants or to a range of them, or the rows
-    come from VALUES. ``reads``: the other relations that it names.
+    come from VALUES. ``pins``: the columns that do so; the schema tells whether they are a key. ``reads``: the other
+    relations that it names.
     """
 
     kind: str
@@ -566,6 +590,7 @@ class Write(Operation):
     where: Node | None = field(default=None, repr=False)
     bounded: bool = False
     reads: tuple[Name, ...] = ()
+    pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,9 +103,11 @@ class Loses:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """``bad`` itself ends with ``sqlstate``; ``good`` does not."""
+    """``bad`` itself ends with ``sqlstate``; ``good`` does not. ``blocker``: what another session has run meanwhile, in
+    a transaction that is open as long as ``bad`` runs."""
 
     sqlstate: str
+    blocker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Warned:
 @dataclass(frozen=True, slots=True)
 class Queues:
     """While another session holds ``blocker`` (a statement in an open transaction), ``bad`` waits and lets a SELECT on
-    ``table`` wait behind it; ``good`` gives up by itself with ``sqlstate`` or does not wait."""
+    ``table``, or a writer of it, wait behind it; ``good`` gives up by itself with ``sqlstate`` or does not wait."""
 
     blocker: str
     table: str
@@ -171,4 +173,5 @@ class Rule:
     since: int = 14
     until: int | None = None
     mechanical: bool = False  # ``Hit.fix`` may replace the statement (``--fix``)
+    once: bool = False  # a script gets its first finding only
     more: tuple[Example, ...] = ()

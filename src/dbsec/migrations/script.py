@@ -27,6 +27,9 @@ class Script:
 
     ``lines`` maps line i (0 is the first) of ``text`` to a line of the file where the two differ (Alembic); empty where
     they are the same. ``deployed``: runs before the release that is judged; it shapes the schema and gets no finding.
+    ``sections``: where a file has several transactions of its tool (changesets of Liquibase), the line of ``text`` at
+    which each begins, and its wrap. ``comments``: (line of the file, text without its marks) of each comment that has
+    ``dbsec:`` or ``squawk-ignore`` in it.
     """
 
     path: str
@@ -37,6 +40,7 @@ class Script:
     deployed: bool = False
     lines: tuple[int, ...] = ()
     comments: tuple[tuple[int, str], ...] = field(default=(), repr=False)
+    sections: tuple[tuple[int, Wrap], ...] = ()
 
     def line_in_file(self, line: int) -> int:
         """Tell the line of the file for a line (1 is the first) of ``text``."""

@@ -26,6 +26,8 @@ class Statement:
 
     ``line`` counts from 1 in the file. ``block`` numbers the transaction that the statement runs in, within the script:
     equal numbers share one; 0 is a transaction of its own (autocommit). A DO block in autocommit is a block too.
+    ``start`` is where ``text`` begins in the UTF-8 bytes that the tree's locations count: location L of ``node`` is at
+    byte ``L - start`` of ``text``.
     """
 
     script: Script
@@ -35,6 +37,7 @@ class Statement:
     line: int
     block: int = 0
     origin: Origin = Origin.DIRECT
+    start: int = field(default=0, repr=False)
 
     @property
     def in_transaction(self) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbsec import discovery, files
-from dbsec import evidence as chain
 from dbsec.errors import EvidenceError, EvidenceTampered
 from dbsec.progress import Progress, Silent
-from dbsec.report import model, reading
+
+if TYPE_CHECKING:  # evidence brings cryptography, and findings are told without it
+    from dbsec.report import model
 
 __all__ = ["Built", "build"]
 
@@ -29,7 +30,7 @@ def build(evidence: Path, out: Path, *, progress: Progress | None = None) -> Bui
     The signature is not needed. Evidence that does not verify (an unfinished run, a changed line) is shown as far as
     it can be read, and the report says so above its verdict. Errors: ``EvidenceError``, ``NewerFormat``.
     """
-    from dbsec.report import formats
+    from dbsec.report import formats, reading
 
     say = progress or Silent()
     say.step("report: reading the evidence")
@@ -47,6 +48,9 @@ def build(evidence: Path, out: Path, *, progress: Progress | None = None) -> Bui
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], model.Integrity]:
+    from dbsec import evidence as chain
+    from dbsec.report import model
+
     lines: list[dict[str, Any]] = []
     try:
         for line in chain.read(path):

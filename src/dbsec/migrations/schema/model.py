@@ -32,8 +32,12 @@ class Index:
 
 @dataclass(slots=True)
 class Table:
-    """A table, partitioned table, foreign table or materialized view (``kind``); ``name`` always has its schema.
+    """A table, foreign table or materialized view (``kind``); ``name`` always has its schema.
 
+    A partitioned table is a table with ``partition_by``. ``columns`` have no constraints of their own here: all are in
+    ``constraints``, each with a name and its columns, and ``Column.not_null`` is what is proven: beside NOT NULL … NOT
+    VALID (18) it is False, and ``constraints`` has the constraint. A valid NOT NULL constraint is there only where it
+    has a name other than PostgreSQL's own. Foreign keys name the referenced table with its schema.
     ``new``: made by the release that is judged, so that no old client knows it and no row stands in it before.
     ``filled``: such a table got rows in this release (INSERT … SELECT, COPY, CREATE TABLE AS). ``columns`` in order;
     ``new_columns``: added by this release. ``locked``: the strongest lock that the open transaction holds, 0 for none.
@@ -73,13 +77,17 @@ class Table:
 
 @dataclass(slots=True)
 class View:
-    """A view; ``columns_read`` as in ``CreateView``, with relations resolved where they are known."""
+    """A view; ``columns_read``: (relation with schema, column), sorted; ("", column) where the relation is not known.
+
+    ``columns``: its own columns, as far as they are known.
+    """
 
     name: Name
     reads: tuple[Name, ...] = ()
     columns_read: tuple[tuple[str, str], ...] = ()
     materialized: bool = False
     new: bool = False
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -113,6 +121,12 @@ class Schema:
     functions: dict[Name, str] = field(default_factory=dict)  # name -> volatility
     sequences: set[Name] = field(default_factory=set)
     new_objects: set[tuple[str, Name]] = field(default_factory=set)  # (kind of Drop, name) made by this release
+    # Kept by schema/ alone: who inherits from whom, where an index stands, names that constraints have had, and the
+    # search path that comes back when the transaction with SET LOCAL ends.
+    children: dict[Name, dict[Name, None]] = field(default_factory=dict, repr=False, compare=False)
+    index_tables: dict[Name, Name] = field(default_factory=dict, repr=False, compare=False)
+    constraint_names: set[Name] = field(default_factory=set, repr=False, compare=False)
+    outer_path: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
 
     def table(self, name: Name) -> Table | None:
         """Find a table, foreign table or materialized view as written; the search path decides where no schema stands.
@@ -131,6 +145,9 @@ class Schema:
 
     def index(self, name: Name) -> Index | None:
         """Find an index as written, on whatever table it stands."""
+        for schema in (name.schema,) if name.schema else self.search_path:
+            if (on := self.index_tables.get(Name(schema, name.name))) is not None:
+                return self.tables[on].indexes[name.name]
         for table in self.tables.values():
             if name.name in table.indexes and name.schema in (None, table.name.schema):
                 return table.indexes[name.name]
@@ -158,7 +175,7 @@ class Schema:
     def _found(self, of: dict[Name, _T], name: Name) -> _T | None:
         if name.schema is not None:
             return of.get(name)
-        for schema in self.search_path:
+        for schema in ("pg_temp", *self.search_path):
             if (found := of.get(Name(schema, name.name))) is not None:
                 return found
         elsewhere = [thing for (_, bare), thing in of.items() if bare == name.name]

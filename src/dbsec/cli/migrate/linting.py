@@ -1,0 +1,206 @@
+"""``dbsec migrate lint`` from its options to its exit code."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbsec import baseline, files, waivers
+from dbsec.cli import exits
+from dbsec.cli.migrate import inputs
+from dbsec.clock import SYSTEM
+from dbsec.errors import DbsecError, UsageError
+from dbsec.findings import Finding, Severity
+from dbsec.migrations import lint as linter
+from dbsec.migrations import source
+from dbsec.migrations.lint import Options, Result
+from dbsec.migrations.script import Script, Unread, Wrap
+from dbsec.migrations.stats import Stats
+from dbsec.migrations.suppress import Suppressed, suppress
+from dbsec.report.findings import Format, NotRead, Results, Words
+
+if TYPE_CHECKING:
+    from dbsec.migrations.rule import Rule
+    from dbsec.migrations.schema.model import Schema
+
+COMMAND = "migrate lint"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options, as given."""
+
+    paths: tuple[str, ...]
+    pg_version: str | None = None
+    schema: Path | None = None
+    dsn: str | None = None
+    stats: Path | None = None
+    form: str = "text"
+    output: Path | None = None
+    fix: bool = False
+    yes: bool = False
+    changed_since: str | None = None
+    baseline: Path | None = None
+    write_baseline: Path | None = None
+    waivers: Path | None = None
+    fail_on: Severity = Severity.ERROR
+    wrap: Wrap | None = None
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Judged:
+    """One pass over the files."""
+
+    scripts: list[Script]
+    suppressed: Suppressed
+    unread: list[Unread]
+    options: Options
+    schema: Schema | None = field(repr=False, default=None)
+
+    @property
+    def result(self) -> Result:
+        return self.suppressed.result
+
+    @property
+    def findings(self) -> list[Finding]:
+        return self.result.findings + self.suppressed.own
+
+
+def run(asked: Asked) -> int:
+    """Lint, tell, and return the exit code."""
+    inputs.need_parser()
+    asked = replace(asked, paths=tuple(inputs.paths_of(asked.paths)))
+    stdin = _stdin() if "-" in asked.paths else None
+    schema, unread = inputs.schema_of(asked.schema, asked.dsn)
+    options = _options(asked, schema)
+    judged = _judge(asked, options, schema, stdin)
+    if asked.fix:
+        from dbsec.cli.migrate import fixing
+
+        if fixing.fix(judged, text=asked.form == "text" and asked.output is None, yes=asked.yes):
+            judged = _judge(asked, options, schema, stdin)
+    judged.unread[:0] = unread
+    if asked.write_baseline is not None:
+        number = baseline.write(asked.write_baseline, judged.findings)
+        print(f"dbsec: '{asked.write_baseline}' holds {number:,} findings", file=sys.stderr)
+        return exits.COULD_NOT_TELL if judged.unread else exits.CLEAN
+    results = _results(judged, asked)
+    _tell(results, asked)
+    return _code(results, asked.fail_on)
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"what came from stdin is not UTF-8: {exc}", hint="iconv -f latin1 -t utf-8") from exc
+
+
+def _options(asked: Asked, schema: Schema | None) -> Options:
+    stats = Stats.load(asked.stats) if asked.stats is not None else None
+    told = schema if schema is not None and schema.major else None
+    major = inputs.major_of(asked.pg_version, told, (stats.major if stats else None) or linter.DEFAULT_MAJOR)
+    rules = inputs.chosen(linter.all_rules(), asked.select, asked.ignore)
+    return Options(major=major, stats=stats, rules=rules)
+
+
+def _judge(asked: Asked, options: Options, schema: Schema | None, stdin: str | None) -> Judged:
+    scripts, unread = source.read(asked.paths, stdin=stdin, changed_since=asked.changed_since, wrap=asked.wrap)
+    result = linter.lint(scripts, schema=copy.deepcopy(schema), options=options)
+    active = {n: rule for n, rule in (options.rules or {}).items() if rule.since <= options.major <= (rule.until or 99)}
+    done = suppress(
+        result,
+        scripts,
+        rules=linter.all_rules(),
+        chosen=active,
+        entries=_entries(asked.waivers),
+        today=SYSTEM.now().date(),
+    )
+    return Judged(scripts, done, [*unread, *result.unread], options, schema)
+
+
+def _entries(given: Path | None) -> list[waivers.Waiver]:
+    path = given or Path(waivers.FILE)
+    return waivers.load(path) if given is not None or path.exists() else []
+
+
+def _results(judged: Judged, asked: Asked) -> Results:
+    found, known = judged.findings, 0
+    if asked.baseline is not None:
+        compared = baseline.compare(asked.baseline, found)
+        found, known = compared.new, len(compared.known)
+        for entry in compared.gone:
+            print(f"dbsec: no longer there, and still in the baseline: {entry}", file=sys.stderr)
+    return Results(
+        COMMAND,
+        found,
+        {"files": judged.result.files, "statements": judged.result.statements},
+        [NotRead(one.path, one.line, one.reason, one.hint) for one in judged.unread],
+        {rule.code: words(rule, judged.options.major) for rule in linter.all_rules().values()},
+        judged.suppressed.waived,
+        known,
+        _legend(judged.options.stats, found, judged),
+    )
+
+
+def words(rule: Rule, major: int) -> Words:
+    """Say of a rule what a format shows."""
+    page = linter.MANUAL.format(major=major, page=rule.source[0]) if rule.source else ""
+    return Words(rule.code, rule.name, rule.title, rule.severity, rule.effect, rule.instead, page, (str(rule.hazard),))
+
+
+def _legend(stats: Stats | None, found: Sequence[Finding], judged: Judged) -> list[str]:
+    """Say how long work on each table that is blocked takes, by the snapshot."""
+    if stats is None or not found:
+        return []
+    from dbsec.migrations import stats as sizes
+    from dbsec.migrations.effects.model import Work
+
+    keys = {finding.key for finding in found}
+    blocked = {one.hit.table for one in judged.result.located if one.hit.table and one.finding.key in keys}
+    lines = []
+    for table in sorted(blocked, key=str):
+        if stats.of(table) is not None:
+            works = ", ".join(f"{work} {sizes.duration(stats.seconds(work, table) or 0)}" for work in Work)
+            lines.append(f"    {stats.told(table, ())}; {works}")
+    if not lines:
+        return []
+    head = (
+        f"how long, by the sizes of {stats.source} at {stats.taken_at} and the rates of the snapshot (no other load):"
+    )
+    return ["\n".join([head, *lines])]
+
+
+def _tell(results: Results, asked: Asked) -> None:
+    from dbsec import discovery
+    from dbsec.report import findings
+
+    form: Format = discovery.constants_in(findings, "FORMAT")[asked.form]
+    text = form.render(results)
+    if asked.output is not None:
+        files.write_atomic(asked.output, text, mode=0o644)
+        from dbsec.report.findings.text import summary
+
+        print(f"dbsec: {summary(results)}: see '{asked.output}'", file=sys.stderr)
+    elif asked.form == "text" and sys.stdout.isatty():
+        from dbsec.cli.terminal import show_findings
+
+        show_findings(text)
+    else:
+        sys.stdout.write(text)
+    for unread in results.unread:
+        place = f"{unread.file}:{unread.line}" if unread.line else unread.file
+        exits.say(DbsecError(f"{place}: {unread.reason}", hint=unread.hint))
+
+
+def _code(results: Results, fail_on: Severity) -> int:
+    if results.unread:
+        return exits.COULD_NOT_TELL
+    failing = set(Severity) if fail_on is Severity.WARNING else {Severity.ERROR}
+    return exits.FINDINGS if any(f.severity in failing for f in results.findings) else exits.CLEAN

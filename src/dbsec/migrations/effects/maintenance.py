@@ -1,0 +1,133 @@
+"""VACUUM, CLUSTER, REFRESH, LOCK, TRUNCATE, types and domains, comments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dbsec.migrations.effects import coercion, dependents
+from dbsec.migrations.effects.draft import Draft
+from dbsec.migrations.effects.model import LockMode, Work
+from dbsec.migrations.names import Name
+from dbsec.migrations.operations import (
+    AlterComposite,
+    AlterDomain,
+    Cluster,
+    Comment,
+    LockTable,
+    Operation,
+    Other,
+    Refresh,
+    Truncate,
+    Vacuum,
+)
+from dbsec.migrations.schema.model import Table
+
+_AX = LockMode.ACCESS_EXCLUSIVE
+_SUX = LockMode.SHARE_UPDATE_EXCLUSIVE
+_COMMENTED = ("table", "view", "materialized view", "foreign table", "column")
+_ALONE = {"AlterSystemStmt": "ALTER SYSTEM"}
+
+
+def vacuum(operation: Vacuum, draft: Draft) -> None:
+    """Foretell VACUUM and ANALYZE."""
+    if not operation.analyze_only and draft.refused_in_transaction("VACUUM"):
+        return
+    tables = [draft.table(name) for name in operation.tables] or list(draft.schema.tables.values())
+    if not operation.tables and not draft.schema.known:
+        draft.doubts()
+    for table in tables:
+        members = draft.family(table, only=not table.partition_by)
+        if operation.full:
+            leaves = draft.leaves(table)
+            draft.lock(_AX, *leaves)
+            draft.does(Work.REWRITE, leaves, "VACUUM FULL writes the table and its indexes anew")
+        else:
+            draft.lock(_SUX, *(members if operation.analyze_only else draft.leaves(table)))
+
+
+def cluster(operation: Cluster, draft: Draft) -> None:
+    """Foretell CLUSTER; without a name it takes every table that was clustered before."""
+    if operation.table is None:
+        draft.refused_in_transaction("CLUSTER")
+        draft.doubts()
+        return
+    table = draft.table(operation.table)
+    if table.partition_by and draft.refused_in_transaction("CLUSTER"):
+        return
+    draft.lock(_AX, *draft.leaves(table))
+    draft.does(Work.REWRITE, [table], "CLUSTER writes the table and its indexes anew")
+
+
+def refresh(operation: Refresh, draft: Draft) -> None:
+    """Foretell REFRESH MATERIALIZED VIEW."""
+    view = draft.table(operation.view)
+    if not operation.concurrently:
+        draft.lock(_AX, view)
+        draft.does(Work.REWRITE, [view], "the view is written anew while nobody reads it")
+        return
+    draft.lock(LockMode.EXCLUSIVE, view)
+    whole = [i for i in view.indexes.values() if i.unique and i.valid and not i.expressions and i.predicate is None]
+    if not whole and draft.complete(view):
+        draft.fails(f'cannot refresh materialized view "{view.name}" concurrently')
+    draft.does(Work.SCAN, [view], "the new rows are compared with the old ones; readers go on")
+
+
+def lock_table(operation: LockTable, draft: Draft) -> None:
+    """Foretell LOCK TABLE: of a view its tables are locked too."""
+    if not draft.in_transaction:
+        draft.fails("LOCK TABLE can only be used in transaction blocks")
+        return
+    mode = LockMode(operation.mode)
+    if mode is LockMode.ACCESS_SHARE:
+        return
+    for name in operation.tables:
+        for below in _below(name, draft):
+            draft.lock(mode, *draft.family(below))
+
+
+def _below(name: Name, draft: Draft) -> Iterator[Table]:
+    table = draft.table(name)
+    yield table
+    view = draft.schema.views.get(table.name)
+    for read in view.reads if view is not None and not view.materialized else ():
+        yield from _below(read, draft)
+
+
+def truncate(operation: Truncate, draft: Draft) -> None:
+    """Foretell TRUNCATE: no row is touched, so that it takes no longer for more of them."""
+    found = {table.name: table for name in operation.tables for table in draft.family(draft.table(name))}
+    todo = list(found.values())
+    while todo:
+        table = todo.pop()
+        for holder, _ in draft.schema.referencing(table.name):
+            if holder.name in found:
+                continue
+            if not operation.cascade:
+                draft.fails("cannot truncate a table referenced in a foreign key constraint")
+                continue
+            for member in draft.family(holder):
+                found[member.name] = member
+                todo.append(member)
+    draft.lock(_AX, *found.values())
+
+
+def alter_domain(operation: AlterDomain, draft: Draft) -> None:
+    """Foretell ALTER DOMAIN: a constraint is tried on each row of each table that uses the domain."""
+    added = operation.constraint
+    if operation.act not in ("add constraint", "validate constraint", "set not null"):
+        return
+    if operation.act == "add constraint" and added is not None and not added.valid:
+        return
+    if not draft.schema.known:
+        draft.doubts()
+    for table in draft.schema.tables.values():
+        for column in table.columns.values():
+            names = [domain.name for domain in coercion.domains(column.type, draft.schema)]
+            inside = coercion.domains(_element(column.type), draft.schema) if column.type.array else []
+            wanted = draft.schema.domain(_type(operation.domain))
+            if wanted is not None and wanted.name in [domain.name for domain in inside]:
+                draft.fails(f'cannot alter type "{wanted.name.name}" because column "{table.name.name}.{column.name}" uses it')
+            if wanted is not None and wanted.name in names and table.partition_by is None and table.kind != "foreign table":
+                draft.lock(LockMode.SHARE, table)
+                draft.does(Work.SCAN, [table], f"each value of '{column.name}' is tried")

@@ -1,0 +1,218 @@
+"""What PostgreSQL's prover reads in a CHECK: AND, OR, NULL tests, and columns against constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+
+from dbsec.migrations import tree
+from dbsec.migrations.operations import Type
+from dbsec.migrations.statement import Node
+
+Value = Decimal | datetime | str
+Types = Mapping[str, Type]
+"""Columns with the types that domains come down to."""
+
+_NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "=": "<>", "<>": "="}
+_SWAPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "<>": "<>"}
+_NUMBERS = frozenset({"int2", "int4", "int8", "numeric", "float4", "float8", "oid"})
+_MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
+_STRINGS = frozenset({"text", "varchar", "bpchar"})
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A column against a constant; text is only ever equal or not: its order is the collation's business."""
+
+    column: str
+    operator: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """``column IS NULL``, or IS NOT NULL."""
+
+    column: str
+    null: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """AND."""
+
+    of: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """OR."""
+
+    of: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """What is not read; it proves nothing and is never proven."""
+
+
+Term = Compared | Null | Every | Some | Opaque
+OPAQUE = Opaque()
+
+
+def negation(of: Term) -> Term:
+    """Push NOT down, as PostgreSQL does before it reasons."""
+    match of:
+        case Compared(column, operator, value):
+            return Compared(column, _NEGATED[operator], value)
+        case Null(column, null):
+            return Null(column, not null)
+        case Every(parts):
+            return Some(tuple(map(negation, parts)))
+        case Some(parts):
+            return Every(tuple(map(negation, parts)))
+    return OPAQUE
+
+
+def term(node: Node | None, types: Types) -> Term:
+    """Read an expression."""
+    match node:
+        case {"BoolExpr": {"boolop": "NOT_EXPR", "args": [inner]}}:
+            return negation(term(inner, types))
+        case {"BoolExpr": {"boolop": boolop, "args": arguments}}:
+            return (Every if boolop == "AND_EXPR" else Some)(tuple(term(one, types) for one in arguments))
+        case {"NullTest": {"arg": inner, "nulltesttype": kind}}:
+            name = _column(inner, types)
+            return Null(name, kind == "IS_NULL") if name else OPAQUE
+        case {"A_Expr": {"kind": kind, "lexpr": left, "rexpr": right, "name": names}} if kind in _READERS:
+            return _READERS[kind](left, tree.texts(names)[-1], right, types)
+    return OPAQUE
+
+
+def _operator(left: Node, operator: str, right: Node, types: Types) -> Term:
+    if operator not in _NEGATED:
+        return OPAQUE
+    if operator in ("=", "<>") and (truth := _truth(right)) is not None:
+        inner = term(left, types)
+        return inner if truth == (operator == "=") else negation(inner)
+    if name := _column(left, types):
+        value = constant(right, types[name])
+        return Compared(name, operator, value) if value is not None else OPAQUE
+    if name := _column(right, types):
+        value = constant(left, types[name])
+        return Compared(name, _SWAPPED[operator], value) if value is not None else OPAQUE
+    return OPAQUE
+
+
+def _truth(node: Node) -> bool | None:
+    match node:
+        case {"A_Const": {"boolval": value}}:
+            return bool(value.get("boolval"))
+    return None
+
+
+def _between(left: Node, _: str, right: Node, types: Types) -> Term:
+    low, high = right["List"]["items"]
+    return Every((_operator(left, ">=", low, types), _operator(left, "<=", high, types)))
+
+
+def _not_between(left: Node, name: str, right: Node, types: Types) -> Term:
+    return negation(_between(left, name, right, types))
+
+
+def _list(left: Node, operator: str, right: Node, types: Types) -> Term:
+    """IN and = ANY are OR; NOT IN and <> ALL are AND."""
+    items = _items(right)
+    if items is None or operator not in ("=", "<>"):
+        return OPAQUE
+    return (Some if operator == "=" else Every)(tuple(_operator(left, operator, item, types) for item in items))
+
+
+def _any(left: Node, operator: str, right: Node, types: Types) -> Term:
+    return _list(left, operator, right, types) if operator == "=" else OPAQUE
+
+
+def _all(left: Node, operator: str, right: Node, types: Types) -> Term:
+    return _list(left, operator, right, types) if operator == "<>" else OPAQUE
+
+
+def _items(node: Node) -> list[Node] | None:
+    match node:
+        case {"List": {"items": items}} | {"A_ArrayExpr": {"elements": items}}:
+            return list(items)
+        case {"TypeCast": {"arg": inner}}:
+            return _items(inner)
+    return None
+
+
+def _distinct(left: Node, _: str, right: Node, types: Types) -> Term:
+    """IS DISTINCT FROM NULL is IS NOT NULL."""
+    name = _column(left, types)
+    return Null(name, False) if name and tree.is_null(right) else OPAQUE
+
+
+def _not_distinct(left: Node, name: str, right: Node, types: Types) -> Term:
+    return negation(_distinct(left, name, right, types))
+
+
+_READERS: dict[str, Callable[[Node, str, Node, Types], Term]] = {
+    "AEXPR_OP": _operator,
+    "AEXPR_BETWEEN": _between,
+    "AEXPR_NOT_BETWEEN": _not_between,
+    "AEXPR_IN": _list,
+    "AEXPR_OP_ANY": _any,
+    "AEXPR_OP_ALL": _all,
+    "AEXPR_DISTINCT": _distinct,
+    "AEXPR_NOT_DISTINCT": _not_distinct,
+}
+
+
+def _column(node: Node, types: Types) -> str:
+    """Name the column that a node is; a string shown as another string type is still that column."""
+    match node:
+        case {"ColumnRef": {"fields": fields}}:
+            name = tree.texts(fields)[-1]
+            return name if name in types else ""
+        case {"TypeCast": {"arg": inner, "typeName": wanted}}:
+            name = _column(inner, types)
+            strings = name and types[name].name in _STRINGS and tree.type_name(wanted).name in _STRINGS - {"bpchar"}
+            return name if strings and not types[name].array else ""
+    return ""
+
+
+def constant(node: Node, of: Type) -> Value | None:
+    """Read a constant as a value of a column's type; None where it is none, or cannot be compared for sure."""
+    text = tree.constant(node)
+    if text is None or of.array:
+        return None
+    if of.name in _NUMBERS:
+        return _number(text)
+    if of.name in _MOMENTS:
+        shown = tree.type_name(node["TypeCast"]["typeName"]).name if "TypeCast" in node else ""
+        return _moment(text, zoned="timestamptz" in (of.name, shown), of=of)
+    if of.name == "bool":
+        return "true" if text.lower() in ("t", "true", "yes", "on", "1") else "false"
+    if of.name == "bpchar":
+        return text.rstrip(" ")
+    return None if of.name == "citext" else text.lower() if of.name == "uuid" else text
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _moment(text: str, *, zoned: bool, of: Type) -> Value | None:
+    """Read a date or time; one with a zone only where the text tells the offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None if zoned else text
+    if zoned and (of.name != "timestamptz" or moment.tzinfo is None):
+        return None
+    return moment if zoned else moment.replace(tzinfo=None)

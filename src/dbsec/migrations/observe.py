@@ -1,0 +1,275 @@
+"""Run one statement on a real server and tell what PostgreSQL did, in the words in which the linter foretells it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+
+import psycopg
+
+from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
+from dbsec.migrations.names import Name
+from dbsec.migrations.notices import Notice, proofs_in, work_in
+from dbsec.migrations.waiting import Locks, Run, holding, locks_of
+
+MANY_ROWS = 100
+"""From so many rows on, writing them is counted as work; a test database has few more."""
+
+NOT_IN_TRANSACTION = ("25001", "2D000")
+_RUNS_ALONE = {"LockStmt", "DeclareCursorStmt"}  # refused outside of a transaction: ours must not hide that
+_PLAIN = {"TransactionStmt", "VariableSetStmt", "DiscardStmt"}  # lock nothing, and ask for an untouched transaction
+_MOVES_FILES = {"TruncateStmt"}  # a new file, but no row is written
+_WRITES_ROWS = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "DoStmt", "CallStmt"}
+_READS_ROWS = _WRITES_ROWS - {"DoStmt", "CallStmt"} | {"CreateTableAsStmt", "RefreshMatViewStmt"}  # not to check them
+_MOST_HOLDERS = 16
+
+_RELATIONS: LiteralString = """
+SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
+       coalesce(pg_relation_filenode(c.oid), 0)::bigint,
+       pg_stat_get_xact_numscans(c.oid),
+       pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid)
+         + pg_stat_get_xact_tuples_deleted(c.oid),
+       coalesce((SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1), 0)::bigint,
+       coalesce((SELECT indrelid FROM pg_index WHERE indexrelid = c.oid), 0)::bigint
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'
+   AND set_config('client_min_messages', 'debug1', false) IS NOT NULL
+"""
+_FOREIGN_KEYS: LiteralString = "SELECT conrelid::bigint FROM pg_constraint WHERE contype = 'f' AND conname = %s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Relation:
+    oid: int
+    name: Name
+    kind: str
+    file: int
+    scans: int
+    written: int
+    parent: int
+    indexes: int
+
+    @property
+    def is_table(self) -> bool:
+        return self.kind in "rpmfv"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What one statement did. ``effect`` is None where it failed; ``error``: SQLSTATE and message.
+
+    ``notices`` are those above DEBUG; ``seconds`` is what the statement itself took.
+    """
+
+    effect: Effect | None
+    error: tuple[str, str] | None = None
+    notices: tuple[Notice, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Observer:
+    """Two sessions of one database: ``actor`` runs the statements in autocommit, ``watcher`` reads its locks.
+
+    ``connect`` opens further sessions, which make a statement wait that runs in no transaction. Statements of an open
+    transaction stand between savepoints, so that one which fails does not stop those after it.
+    """
+
+    actor: psycopg.Connection[Any]
+    watcher: psycopg.Connection[Any]
+    connect: Callable[[], psycopg.Connection[Any]]
+    _notices: list[Notice] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.actor.add_notice_handler(
+            lambda d: self._notices.append(
+                Notice(d.severity_nonlocalized or "", d.sqlstate or "", d.message_primary or "")
+            )
+        )
+
+    @property
+    def in_transaction(self) -> bool:
+        """Tell whether the script has opened a transaction."""
+        return self.actor.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
+
+    def run(self, text: str, kind: str) -> Observed:
+        """Run a statement as psql would, and tell what it did; ``kind`` is the parse tree's.
+
+        Locks: those of the statement itself; in autocommit they are gone when this returns.
+        """
+        self._notices.clear()
+        if kind in _PLAIN:
+            return self._plain(text)
+        if self.in_transaction:
+            return self._between_savepoints(text, kind)
+        if kind in _RUNS_ALONE:
+            return self._alone(text, kind)
+        seen = self._wrapped(text, kind)
+        if seen.error is not None and seen.error[0] in NOT_IN_TRANSACTION:
+            self._notices.clear()
+            return self._alone(text, kind)
+        return seen
+
+    def tables(self) -> set[Name]:
+        """Name the tables and views that are there now."""
+        return {relation.name for relation in self._relations().values() if relation.is_table}
+
+    def rehearse(self, text: str, kind: str, then: Callable[[], None]) -> Observed:
+        """Run a statement that commits by itself, unless it fails something else in its transaction, and undo both."""
+        self._notices.clear()
+        self.actor.execute("BEGIN")
+        seen = self._measured(text, kind)
+        if seen.error is None:
+            then()
+        self.actor.execute("ROLLBACK")
+        return seen
+
+    def _plain(self, text: str) -> Observed:
+        started = time.monotonic()
+        error = self._execute(text)
+        return self._told(None if error else Effect(), error, time.monotonic() - started)
+
+    def _wrapped(self, text: str, kind: str) -> Observed:
+        self.actor.execute("BEGIN")
+        seen = self._measured(text, kind)
+        if seen.error is not None:
+            self.actor.execute("ROLLBACK")
+            return seen
+        if error := self._execute("COMMIT"):
+            return self._told(None, error, seen.seconds)
+        return seen
+
+    def _between_savepoints(self, text: str, kind: str) -> Observed:
+        if self._execute("SAVEPOINT dbsec_trace"):
+            return self._plain(text)  # the transaction was aborted by the script itself
+        seen = self._measured(text, kind)
+        if not self.in_transaction:
+            return seen
+        for cleanup in ("ROLLBACK TO dbsec_trace", "RELEASE dbsec_trace") if seen.error else ("RELEASE dbsec_trace",):
+            self._execute(cleanup)
+        return seen
+
+    def _measured(self, text: str, kind: str) -> Observed:
+        before, held = self._relations(), self._locks()
+        self._notices.clear()
+        started = time.monotonic()
+        error = self._execute(text)
+        seconds = time.monotonic() - started
+        if error is not None:
+            return self._told(None, error, seconds)
+        locks = self._locks() - held
+        return self._told(self._effect(kind, before, self._relations(), locks), None, seconds)
+
+    def _alone(self, text: str, kind: str) -> Observed:
+        before = self._relations()
+        self._notices.clear()
+        run = Run(self.actor, text)
+        started = time.monotonic()
+        with holding(_spoken_of(text, before), self.connect) as holders:
+            run.watch(self.watcher, holders)
+        seconds = time.monotonic() - started
+        if run.error is not None:
+            return self._told(None, _reason(run.error), seconds)
+        return self._told(self._effect(kind, before, self._relations(), run.locks), None, seconds)
+
+    def _execute(self, text: str) -> tuple[str, str] | None:
+        try:
+            self.actor.execute(text.encode())
+        except psycopg.Error as exc:
+            return _reason(exc)
+        return None
+
+    def _told(self, effect: Effect | None, error: tuple[str, str] | None, seconds: float) -> Observed:
+        loud = tuple(notice for notice in self._notices if not notice.severity.startswith("DEBUG"))
+        return Observed(effect, error, loud, seconds)
+
+    def _relations(self) -> dict[int, _Relation]:
+        rows = self.actor.execute(_RELATIONS).fetchall()
+        return {oid: _Relation(oid, Name(_schema(schema), name), *rest) for oid, schema, name, *rest in rows}
+
+    def _locks(self) -> Locks:
+        return locks_of(self.actor.info.backend_pid, self.watcher)
+
+    def _effect(self, kind: str, before: dict[int, _Relation], after: dict[int, _Relation], locks: Locks) -> Effect:
+        """Put together what only existed before the statement: what it makes is nobody's yet."""
+        tables = {oid: seen for oid, seen in before.items() if seen.is_table}
+        strongest: dict[Name, LockMode] = {}
+        for oid, mode in locks:
+            if oid in tables and mode > LockMode.ACCESS_SHARE:
+                name = tables[oid].name
+                strongest[name] = max(mode, strongest.get(name, mode))
+        ordered = tuple(sorted(strongest.items()))
+        locked = {oid for oid, _ in locks}
+        work = self._work(kind, tables, after, locked)
+        work |= _written(tables, after) if kind in _WRITES_ROWS else set()
+        if kind not in _READS_ROWS | _MOVES_FILES and not any(task.work is Work.FK_SCAN for task in work):
+            work |= _scanned(tables, after, strongest, {task.table for task in work})
+        return Effect(ordered, tuple(sorted(work, key=lambda t: (t.table, t.work))), proofs_in(self._notices))
+
+    def _work(
+        self, kind: str, tables: dict[int, _Relation], after: dict[int, _Relation], locked: set[int]
+    ) -> set[Task]:
+        if kind in _MOVES_FILES:
+            return set()
+        moved = {t.name for oid, t in tables.items() if t.kind in "rm" and oid in after and after[oid].file != t.file}
+        found = {Task(Work.REWRITE, name, "its file is new") for name in moved}
+        for told in work_in(self._notices):
+            oids = self._by_constraint(told.constraint) if told.constraint else _named(told.table, tables)
+            for oid in (oids & locked or oids) & tables.keys():
+                name = tables[oid].name
+                if told.work is Work.FK_SCAN:
+                    found.add(Task(told.work, name, f"foreign key '{told.constraint}'"))
+                elif told.work is not Work.REWRITE and name not in moved:
+                    found.add(Task(told.work, name, f"index '{told.index}'" if told.index else ""))
+        return found
+
+    def _by_constraint(self, name: str) -> set[int]:
+        return {row[0] for row in self.actor.execute(_FOREIGN_KEYS, [name])}
+
+
+def _schema(name: str) -> str:
+    return "pg_temp" if name.startswith("pg_temp_") else name
+
+
+def _named(name: str, tables: dict[int, _Relation]) -> set[int]:
+    return {oid for oid, table in tables.items() if table.name.name == name}
+
+
+def _written(tables: dict[int, _Relation], after: dict[int, _Relation]) -> set[Task]:
+    rows = {t.name: after[oid].written - t.written for oid, t in tables.items() if oid in after}
+    return {Task(Work.WRITE, name, f"{count} rows") for name, count in rows.items() if count >= MANY_ROWS}
+
+
+def _scanned(
+    tables: dict[int, _Relation], after: dict[int, _Relation], locks: dict[Name, LockMode], known: set[Name]
+) -> set[Task]:
+    """Find scans that no message tells: a counter went up on a table that the statement has locked."""
+    return {
+        Task(Work.SCAN, t.name, "its counter of scans went up")
+        for oid, t in tables.items()
+        if oid in after
+        and after[oid].scans > t.scans
+        and t.name not in known
+        and locks.get(t.name, LockMode.ACCESS_SHARE) >= LockMode.SHARE_UPDATE_EXCLUSIVE
+    }
+
+
+def _spoken_of(text: str, relations: dict[int, _Relation]) -> list[Name]:
+    """Find the tables that a statement names, those of indexes that it names, and their parents and partitions."""
+    words = set(re.findall(r"[\w$]+", text.lower()))
+    named = {oid for oid, seen in relations.items() if seen.name.name.lower() in words}
+    named |= {seen.indexes for oid, seen in relations.items() if oid in named and seen.indexes}
+    for _ in range(3):
+        named |= {seen.parent for oid, seen in relations.items() if oid in named and seen.parent}
+        named |= {oid for oid, seen in relations.items() if seen.parent in named and seen.kind in "rp"}
+    chosen = [seen.name for oid, seen in relations.items() if oid in named and seen.kind in "rp"]
+    everything: Iterable[Name] = (seen.name for seen in relations.values() if seen.kind in "rp")
+    return sorted(chosen or everything)[:_MOST_HOLDERS]
+
+
+def _reason(exc: BaseException) -> tuple[str, str]:
+    sqlstate = (exc.sqlstate if isinstance(exc, psycopg.Error) else None) or ""
+    return sqlstate, (str(exc).strip() or type(exc).__name__).splitlines()[0]

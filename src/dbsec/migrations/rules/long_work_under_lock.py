@@ -1,0 +1,57 @@
+"""Whatever else works long under a lock and has no rule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from dbsec import discovery
+from dbsec.findings import Severity
+from dbsec.migrations import rules
+from dbsec.migrations.effects.model import LockMode, Work
+from dbsec.migrations.operations import Operation
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rules._words import blocked, hazard, told
+
+_CODE = "MIG299"
+
+
+def _match(step: Step) -> Iterator[Hit]:
+    if not step.effect.work or not (found := blocked(step)) or any(_names(rule, step) for rule in _others().values()):
+        return
+    yield Hit(str(found[0][0].table), told(step, "the statement", found), hazard=hazard(found[0][1]))
+
+
+@cache
+def _others() -> Mapping[str, Rule]:
+    return {name: rule for name, rule in discovery.constants_in(rules, "RULE").items() if rule.code != _CODE}
+
+
+def _names(rule: Rule, step: Step) -> bool:
+    if not isinstance(step.operation, rule.applies) or not rule.since <= step.major <= (rule.until or step.major):
+        return False
+    return any((hit.severity or rule.severity) is Severity.ERROR for hit in rule.match(step))
+
+
+RULE = Rule(
+    code=_CODE,
+    name="long-work-under-lock",
+    title="The statement works through a table under a lock that others wait for",
+    severity=Severity.ERROR,
+    hazard=Hazard.BLOCKS_ALL,
+    applies=(Operation,),
+    match=_match,
+    effect="Some statements read or write a whole table under a lock without being among those that the other rules "
+    "name, for instance ALTER TYPE … ALTER ATTRIBUTE of a type that tables are made of.",
+    instead="See what it does with dbsec migrate trace; then split it: the change of the catalog first, the work in "
+    "batches or under a weaker lock.",
+    example=Example(
+        setup="CREATE TYPE place AS (street text, number int);\nCREATE TABLE places OF place;\n"
+        "INSERT INTO places SELECT 'a', n FROM generate_series(1, 1000) AS n;",
+        bad="ALTER TYPE place ALTER ATTRIBUTE number TYPE bigint CASCADE;",
+        good="ALTER TYPE place ADD ATTRIBUTE number_new bigint CASCADE;\n"
+        "UPDATE places SET number_new = number WHERE number BETWEEN 1 AND 1000;",
+        proof=Locks(LockMode.ACCESS_EXCLUSIVE, "places", Work.REWRITE),
+    ),
+    source=("explicit-locking", "sql-altertype"),
+)

@@ -1,0 +1,160 @@
+"""MIG513: a clause that the server's version does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from dbsec.findings import Severity
+from dbsec.migrations import tree
+from dbsec.migrations.operations import Operation, SetVariable
+from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
+from dbsec.migrations.rules._examples import USERS
+from dbsec.migrations.rules._release import first_of_statement
+from dbsec.migrations.statement import Node, Statement
+
+_AttributesOf = Callable[[str, Node], bool]
+
+
+class Clause(NamedTuple):
+    """``since``: the first major that has it. ``stands``: whether a node of the tree (kind, inner node) is it."""
+
+    since: int
+    said: str
+    stands: _AttributesOf
+
+
+def _constraint(kind: str, *, attribute: str = "") -> _AttributesOf:
+    def stands(seen: str, node: Node) -> bool:
+        return seen == "Constraint" and node.get("contype") == kind and bool(not attribute or node.get(attribute))
+
+    return stands
+
+
+def _has(kind: str, attribute: str) -> _AttributesOf:
+    return lambda seen, node: seen == kind and bool(node.get(attribute))
+
+
+_CLAUSES = (
+    Clause(18, "NOT ENFORCED", _constraint("CONSTR_ATTR_NOT_ENFORCED")),
+    Clause(18, "ENFORCED", _constraint("CONSTR_ATTR_ENFORCED")),
+    Clause(
+        18,
+        "NOT ENFORCED",
+        lambda seen, node: (
+            seen == "Constraint"
+            and node.get("contype") in ("CONSTR_CHECK", "CONSTR_FOREIGN")
+            and not node.get("is_enforced")
+        ),
+    ),
+    Clause(18, "ALTER CONSTRAINT … ENFORCED", _has("ATAlterConstraint", "alterEnforceability")),
+    Clause(
+        18, "VIRTUAL generated columns", lambda seen, node: seen == "Constraint" and node.get("generated_kind") == "v"
+    ),
+    Clause(18, "WITHOUT OVERLAPS", _has("Constraint", "without_overlaps")),
+    Clause(18, "PERIOD in a foreign key", _has("Constraint", "fk_with_period")),
+    Clause(
+        17, "SET EXPRESSION", lambda seen, node: seen == "AlterTableCmd" and node.get("subtype") == "AT_SetExpression"
+    ),
+    Clause(
+        17,
+        "SET ACCESS METHOD DEFAULT",
+        lambda seen, node: (
+            seen == "AlterTableCmd" and node.get("subtype") == "AT_SetAccessMethod" and not node.get("name")
+        ),
+    ),
+    Clause(17, "MERGE … RETURNING", lambda seen, node: seen == "MergeStmt" and bool(_returns(node))),
+    Clause(16, "STORAGE in CREATE TABLE", _has("ColumnDef", "storage_name")),
+    Clause(
+        16, "CREATE STATISTICS without a name", lambda seen, node: seen == "CreateStatsStmt" and "defnames" not in node
+    ),
+    Clause(15, "MERGE", lambda seen, _: seen == "MergeStmt"),
+    Clause(15, "NULLS NOT DISTINCT", lambda seen, node: seen in ("Constraint", "IndexStmt") and bool(_distinct(node))),
+    Clause(
+        15,
+        "SET ACCESS METHOD",
+        lambda seen, node: seen == "AlterTableCmd" and node.get("subtype") == "AT_SetAccessMethod",
+    ),
+    Clause(15, "a list of columns behind ON DELETE SET NULL", _has("Constraint", "fk_del_set_cols")),
+    Clause(
+        15,
+        "security_invoker",
+        lambda seen, node: seen == "DefElem" and node.get("defname") == "security_invoker",
+    ),
+)
+_KINDS = frozenset(("CreateStmt", "AlterTableStmt", "IndexStmt", "MergeStmt", "CreateStatsStmt", "ViewStmt"))
+_VARIABLES = {
+    "transaction_timeout": 17,
+    "event_triggers": 17,
+    "createrole_self_grant": 16,
+    "stats_fetch_consistency": 15,
+}
+
+
+def _returns(node: Node) -> object:
+    return node.get("returningClause") or node.get("returningList")
+
+
+def _distinct(node: Node) -> object:
+    return node.get("nulls_not_distinct")
+
+
+def _match(step: Step) -> Iterator[Hit]:
+    if isinstance(step.operation, SetVariable):
+        since, said = _VARIABLES.get(step.operation.name, 0), step.operation.name
+    elif first_of_statement(step) and step.statement.kind in _KINDS:
+        since, said = _newest(step)
+    else:
+        return
+    if since > step.major:
+        yield Hit(said, f"{said} came with PostgreSQL {since}: on {step.major} the statement ends with an error", "")
+
+
+def _newest(step: Step) -> tuple[int, str]:
+    statement: Statement = step.statement
+    found = [
+        (clause.since, clause.said)
+        for kind, node in tree.walk({statement.kind: statement.node})
+        for clause in _CLAUSES
+        if clause.since > step.major and clause.stands(kind, node)
+    ]
+    found += [(18, "a NOT NULL constraint of the table") for one in _nodes(statement) if one.get("keys")]
+    return max(found, default=(0, ""), key=lambda one: one[0])
+
+
+def _nodes(statement: Statement) -> Iterator[Node]:
+    for kind, node in tree.walk(statement.node):
+        if kind == "Constraint" and node.get("contype") == "CONSTR_NOTNULL":
+            yield node
+
+
+RULE = Rule(
+    code="MIG513",
+    name="syntax-newer-than-server",
+    title="A clause that the server's version does not have",
+    severity=Severity.ERROR,
+    hazard=Hazard.FAILS,
+    applies=(Operation,),
+    match=_match,
+    effect="The parser here is that of PostgreSQL 18 and reads what an older server refuses (42601, 0A000, 42704). In "
+    "a transaction the statements before it are undone; in a file of single statements they stay, and the rest is "
+    "missing.",
+    instead="Say the version that production has (--pg-version, or --dsn), and write what it has. Below 18, NOT NULL "
+    "goes through CHECK (x IS NOT NULL) NOT VALID, VALIDATE and SET NOT NULL.",
+    example=Example(
+        setup=USERS,
+        bad="ALTER TABLE app.users ADD CONSTRAINT users_email_form CHECK (email LIKE '%@%') NOT ENFORCED;",
+        good="ALTER TABLE app.users ADD CONSTRAINT users_email_form CHECK (email LIKE '%@%') NOT VALID;",
+        proof=Refused("42601"),
+    ),
+    more=(
+        Example(
+            setup=USERS,
+            bad="ALTER TABLE app.users ADD CONSTRAINT users_phone_given NOT NULL phone NOT VALID;",
+            good="ALTER TABLE app.users ADD CONSTRAINT users_phone_given CHECK (phone IS NOT NULL) NOT VALID;",
+            proof=Refused("42601"),
+        ),
+    ),
+    source=("sql-altertable", "sql-createtable"),
+    until=17,
+)

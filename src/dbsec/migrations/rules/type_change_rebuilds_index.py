@@ -1,0 +1,62 @@
+"""ALTER COLUMN … TYPE that leaves the rows alone, but builds indexes or checks constraints again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dbsec.findings import Severity
+from dbsec.migrations.effects.model import LockMode, Work
+from dbsec.migrations.operations import AlterColumnType
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rules._columns import beside_the_old
+from dbsec.migrations.rules._words import blocked, ident, target, told
+
+
+def _match(step: Step) -> Iterator[Hit]:
+    operation = step.operation
+    assert isinstance(operation, AlterColumnType)
+    found = blocked(step)
+    if found and found[0][0].work is not Work.REWRITE:
+        act = f"ALTER COLUMN {ident(operation.column)} TYPE {operation.type}"
+        message = f"{told(step, act, found)}; the rows themselves are not written anew"
+        yield Hit(target(step, operation.table, operation.column), message, beside_the_old(step))
+
+
+RULE = Rule(
+    code="MIG213",
+    name="type-change-rebuilds-index",
+    title="A change of type that is free for the rows is not free for their indexes and constraints",
+    severity=Severity.ERROR,
+    hazard=Hazard.BLOCKS_ALL,
+    applies=(AlterColumnType,),
+    match=_match,
+    effect="A longer varchar, another collation or timestamp to timestamptz under UTC keeps the rows as they are. But "
+    "a CHECK on the column is tested on every row again, and indexes whose order, expression or WHERE may change are "
+    "built again, all under ACCESS EXCLUSIVE.",
+    instead="For a CHECK: drop it, change the type, add it NOT VALID in one ALTER TABLE, then VALIDATE. For an index: "
+    "a new column of the new type with its own index, built concurrently, as for a change that rewrites; or, where "
+    "queries can do without the index for a while, drop it and create it concurrently afterwards.",
+    example=Example(
+        setup="CREATE TABLE users (id bigint PRIMARY KEY, code varchar(10), CHECK (code <> ''));\n"
+        "INSERT INTO users SELECT n, n FROM generate_series(1, 1000) AS n;",
+        bad="ALTER TABLE users ALTER COLUMN code TYPE varchar(20);",
+        good="ALTER TABLE users DROP CONSTRAINT users_code_check, ALTER COLUMN code TYPE varchar(20),"
+        " ADD CONSTRAINT users_code_check CHECK (code <> '') NOT VALID;\n"
+        "ALTER TABLE users VALIDATE CONSTRAINT users_code_check;",
+        proof=Locks(LockMode.ACCESS_EXCLUSIVE, "users", Work.SCAN),
+    ),
+    more=(
+        Example(
+            setup="CREATE TABLE users (id bigint PRIMARY KEY, code varchar(10));\n"
+            "CREATE INDEX users_code_idx ON users (lower(code));\n"
+            "INSERT INTO users SELECT n, n FROM generate_series(1, 1000) AS n;",
+            bad="ALTER TABLE users ALTER COLUMN code TYPE varchar(20);",
+            good="DROP INDEX CONCURRENTLY users_code_idx;\n"
+            "ALTER TABLE users ALTER COLUMN code TYPE varchar(20);\n"
+            "CREATE INDEX CONCURRENTLY users_code_idx ON users (lower(code));",
+            proof=Locks(LockMode.ACCESS_EXCLUSIVE, "users", Work.BUILD),
+        ),
+    ),
+    source=("sql-altertable",),
+    aliases=("changing-column-type", "change_column"),
+)

@@ -1,0 +1,190 @@
+"""Comments that accept a finding: ``-- dbsec: allow …`` with a reason and a last day, and squawk's ``squawk-ignore``.
+
+An allow belongs to the statement that it stands in or beside, else to the next one. Before the first statement of a
+file it counts for the whole file where it names an object, and for the first statement where it names none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+from dbsec import waivers
+from dbsec.findings import Finding
+from dbsec.migrations import lexer
+from dbsec.migrations.lexer import Part
+from dbsec.migrations.lint import Located, Result
+from dbsec.migrations.parse import parse
+from dbsec.migrations.rule import Rule
+from dbsec.migrations.script import Script
+from dbsec.migrations.statement import Origin, Statement
+from dbsec.waivers import MalformedWaiver, Waiver
+
+_MARKS = ("allow", "squawk-ignore")
+_SQUAWK = re.compile(r"\s*squawk-ignore(?P<file>-file)?(?:\s+(?P<names>\S.*))?\s*\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """``result`` without what was accepted; ``own``: findings on the waivers themselves."""
+
+    result: Result
+    waived: list[tuple[Finding, Waiver]]
+    own: list[Finding]
+
+
+@dataclass(slots=True)
+class _Allow:
+    """One comment, and the statements that it counts for (None: the whole file). ``aliases``: squawk's names."""
+
+    waiver: Waiver
+    statement: Statement | None = None
+    whole_file: bool = False
+    aliases: frozenset[str] | None = None
+    used: bool = False
+
+    def covers(self, located: Located) -> bool:
+        if located.statement.script.path != self.waiver.where["file"]:
+            return False
+        if not self.whole_file and not (self.statement is not None and _inside(located.statement, self.statement)):
+            return False
+        if self.aliases is None:
+            return self.waiver.covers(located.finding)
+        return bool(self.aliases & {*located.rule.aliases, "*"}) and bool(located.rule.aliases)
+
+
+def suppress(
+    result: Result,
+    scripts: Sequence[Script],
+    *,
+    rules: Mapping[str, Rule],
+    chosen: Mapping[str, Rule],
+    entries: Sequence[Waiver] = (),
+    today: date,
+) -> Suppressed:
+    """Take out what comments and the waiver file (``entries``) accept.
+
+    ``rules`` are all that there are, ``chosen`` those that ran: an allow of another one is not called unused.
+    """
+    allows: list[_Allow] = []
+    own: list[Finding] = []
+    for script in scripts:
+        if not script.deployed and _marked(script):
+            allows += _allows(script, rules, own)
+    kept, waived = [], []
+    for located in result.located:
+        covering = [allow for allow in allows if allow.covers(located)]
+        for allow in covering:
+            allow.used = True
+        holding = next((allow.waiver for allow in covering if allow.waiver.holds(today)), None)
+        if holding is None:
+            kept.append(located)
+        else:
+            waived.append((located.finding, holding))
+    ran = {name for rule in chosen.values() for name in (rule.code, rule.name)}
+    for allow in allows:
+        if allow.aliases is None and (allow.used or allow.waiver.code in ran):
+            own += waivers.about(allow.waiver, used=allow.used, today=today)
+    applied = waivers.apply((located.finding for located in kept), entries, today=today)
+    left = set(map(id, applied.kept))
+    rest = replace(result, located=[located for located in kept if id(located.finding) in left])
+    return Suppressed(rest, waived + applied.waived, own + applied.own)
+
+
+def _marked(script: Script) -> bool:
+    return any(mark in script.text for mark in _MARKS) or any(
+        mark in text for _, text in script.comments for mark in _MARKS
+    )
+
+
+def _allows(script: Script, rules: Mapping[str, Rule], own: list[Finding]) -> Iterator[_Allow]:
+    statements = parse(script)[0]
+    for line, text in _comments(script):
+        where: dict[str, str | int] = {"file": script.path, "line": line, "statement": f"-- {text}"}
+        if (squawk := _SQUAWK.match(text)) is not None:
+            names = frozenset(name.split()[0] for name in (squawk["names"] or "").split(",") if name.strip())
+            waiver = Waiver("squawk-ignore", "", "squawk-ignore", date.max, where=where)
+            if squawk["file"]:
+                yield _Allow(waiver, whole_file=True, aliases=names or frozenset("*"))
+            elif names:
+                yield _Allow(waiver, _beside(line, statements), aliases=names)
+            continue
+        try:
+            allowed = waivers.inline(text, where)
+            if allowed is not None:
+                _check_rule(allowed.code, rules)
+                yield _scoped(allowed, line, statements)
+        except MalformedWaiver as exc:
+            own.append(waivers.malformed(exc, where))
+
+
+def _scoped(waiver: Waiver, line: int, statements: Sequence[Statement]) -> _Allow:
+    if waiver.target and statements and line < statements[0].line:
+        return _Allow(waiver, whole_file=True)
+    return _Allow(waiver, _beside(line, statements))
+
+
+def _check_rule(code: str, rules: Mapping[str, Rule]) -> None:
+    known = [name for rule in rules.values() for name in (rule.code, rule.name)]
+    if code not in known:
+        close = difflib.get_close_matches(code, known, n=1)
+        raise MalformedWaiver(f"there is no rule '{code}'" + (f"; did you mean '{close[0]}'?" if close else ""))
+
+
+def _beside(line: int, statements: Sequence[Statement]) -> Statement | None:
+    """Find the statement on this line, else the next one; in a DO block its inner statements come first."""
+    on_it = [one for one in statements if one.line <= line <= _last_line(one)]
+    inner = [one for one in on_it if one.kind != "DoStmt"]
+    if inner:
+        return inner[-1]
+    following = next((one for one in statements if one.line > line), None)
+    if on_it and not (following is not None and _inside(following, on_it[-1])):
+        return on_it[-1]
+    return following
+
+
+def _inside(statement: Statement, outer: Statement) -> bool:
+    if (statement.line, statement.text) == (outer.line, outer.text):
+        return True
+    return (
+        outer.kind == "DoStmt"
+        and statement.origin is not Origin.DIRECT
+        and outer.line <= statement.line <= _last_line(outer)
+    )
+
+
+def _last_line(statement: Statement) -> int:
+    return statement.line + statement.text.count("\n")
+
+
+def _comments(script: Script) -> list[tuple[int, str]]:
+    """List the comments with their lines in the file, without their marks."""
+    found = dict(script.comments)
+    text, line, at = script.text, 1, 0
+    for piece in lexer.pieces(text):
+        if piece.part is Part.QUOTED and any(mark in text[piece.start : piece.end] for mark in _MARKS):
+            found.update(_in_body(text, piece, script))
+        if piece.part not in (Part.LINE_COMMENT, Part.BLOCK_COMMENT):
+            continue
+        line += text.count("\n", at, piece.start)
+        at = piece.start
+        body = text[piece.start : piece.end].removeprefix("--").removeprefix("/*").removesuffix("*/")
+        found[script.line_in_file(line)] = body.strip()
+    return sorted(found.items())
+
+
+def _in_body(text: str, piece: lexer.Piece, script: Script) -> Iterator[tuple[int, str]]:
+    """List the comments in the body of a DO block."""
+    body = text[piece.start : piece.end]
+    if not body.startswith("$"):
+        return
+    tag = body.index("$", 1) + 1
+    inner = body[tag:-tag]
+    for comment in lexer.pieces(inner):
+        if comment.part in (Part.LINE_COMMENT, Part.BLOCK_COMMENT):
+            line = 1 + text.count("\n", 0, piece.start) + body.count("\n", 0, tag + comment.start)
+            said = inner[comment.start : comment.end].removeprefix("--").removeprefix("/*").removesuffix("*/")
+            yield script.line_in_file(line), said.strip()

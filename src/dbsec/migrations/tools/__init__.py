@@ -1,0 +1,1 @@
+"""The migration tools whose files are read, one file each: a module with a ``TOOL``."""

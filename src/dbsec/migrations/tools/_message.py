@@ -1,0 +1,16 @@
+"""Tools that send a file as one message of the simple query protocol: PostgreSQL makes it one transaction.
+
+A single statement is then its own transaction, so that CREATE INDEX CONCURRENTLY runs if it is alone in its file.
+Source: https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
+"""
+
+from __future__ import annotations
+
+from dbsec.migrations import lexer
+from dbsec.migrations.script import Wrap
+from dbsec.migrations.tool import Prepared
+
+
+def one_message(text: str, _: str) -> Prepared:
+    """Prepare such a file."""
+    return Prepared(text, Wrap.FILE if len(lexer.cut(text)) > 1 else Wrap.NONE)

@@ -1,0 +1,25 @@
+"""Findings for other programs: the envelope of every ``--format json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from dbsec import __version__
+from dbsec.report.findings import Format, Results
+
+
+def render(results: Results) -> str:
+    """Shape: ``{"dbsec", "format", "command", "findings": [Finding.to_json()], COUNT: N, "unread": [NotRead]}``."""
+    body = {
+        "dbsec": __version__,
+        "format": 1,
+        "command": results.command,
+        "findings": [finding.to_json() for finding in results.findings],
+        **results.counts,
+        "unread": [asdict(unread) for unread in results.unread],
+    }
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
+FORMAT = Format(render)

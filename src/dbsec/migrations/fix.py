@@ -95,7 +95,7 @@ def _edits(errors: Sequence[Located], script: Script) -> tuple[list[_Edit], list
     if reason := _untouchable(script):
         return [], [Left(found, reason) for found in errors]
     text, statements = _read(Path(script.path)), parse(script)[0]
-    for statement in dict.fromkeys(found.statement for found in errors):
+    for statement in {id(found.statement): found.statement for found in errors}.values():
         of_it = [found for found in errors if found.statement is statement]
         start = _offset(text, statement)
         if reason := _unfit(statement, of_it, start, script):

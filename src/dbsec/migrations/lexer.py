@@ -122,7 +122,7 @@ def cut(text: str) -> list[tuple[int, int]]:
             elif atomic and part is Part.END:
                 atomic -= 1
     first = _first_word(text, begin, len(text)) if first < 0 else first
-    return [*found, (first, len(text))] if first >= 0 else found
+    return [*found, (first, first + last_word(text[first:]))] if first >= 0 else found
 
 
 def _first_word(text: str, start: int, end: int) -> int:

@@ -98,12 +98,14 @@ class _Engine:
         self._rules = [rule for rule in chosen if rule.since <= options.major <= (rule.until or options.major)]
         self._rules_of: dict[type[Operation], tuple[Rule, ...]] = {}
         self._session = Session(options.major)
+        self._told = set[str]()
 
     def run(self, script: Script) -> None:
         statements, unread = parse(script)
         self.result.unread += unread
         acts = [(statement, operation) for statement in statements for operation in operations_of(statement)]
         self._session = Session(self.options.major)
+        self._told = set[str]()  # rules that have a finding in this script
         before = None
         for at, (statement, operation) in enumerate(acts):
             self._enter(statement)
@@ -139,8 +141,11 @@ class _Engine:
             statement, operation, self._effect, self.schema, self._session, _Acts(acts, at + 1), _Acts(acts, 0, at)
         )
         for rule in interested:
+            if rule.once and rule.name in self._told:
+                continue
             for hit in rule.match(step):
                 self._report(rule, hit, step)
+                self._told.add(rule.name)
 
     def _interested(self, kind: type[Operation]) -> tuple[Rule, ...]:
         found = self._rules_of.get(kind)

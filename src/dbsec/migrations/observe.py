@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -23,7 +23,7 @@ _RUNS_ALONE = {"LockStmt", "DeclareCursorStmt"}  # refused outside of a transact
 _PLAIN = {"TransactionStmt", "VariableSetStmt", "DiscardStmt"}  # lock nothing, and ask for an untouched transaction
 _MOVES_FILES = {"TruncateStmt"}  # a new file, but no row is written
 _WRITES_ROWS = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "DoStmt", "CallStmt"}
-_READS_ROWS = _WRITES_ROWS - {"DoStmt", "CallStmt"} | {"CreateTableAsStmt", "RefreshMatViewStmt"}  # not to check them
+_READS_ROWS = _WRITES_ROWS - {"DoStmt", "CallStmt"} | {"CreateTableAsStmt"}  # not to check them
 _MOST_HOLDERS = 16
 
 _RELATIONS: LiteralString = """
@@ -61,13 +61,16 @@ class _Relation:
 class Observed:
     """What one statement did. ``effect`` is None where it failed; ``error``: SQLSTATE and message.
 
-    ``notices`` are those above DEBUG; ``seconds`` is what the statement itself took.
+    ``notices`` are those above DEBUG; ``seconds`` is what the statement itself took. ``tables`` (and views) were there
+    before it; ``held`` is what its transaction had locked before.
     """
 
     effect: Effect | None
     error: tuple[str, str] | None = None
     notices: tuple[Notice, ...] = ()
     seconds: float = 0.0
+    tables: frozenset[Name] = frozenset()
+    held: Mapping[Name, LockMode] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -158,10 +161,8 @@ class Observer:
         started = time.monotonic()
         error = self._execute(text)
         seconds = time.monotonic() - started
-        if error is not None:
-            return self._told(None, error, seconds)
-        locks = self._locks() - held
-        return self._told(self._effect(kind, before, self._relations(), locks), None, seconds)
+        effect = None if error else self._effect(kind, before, self._relations(), self._locks() - held)
+        return self._beside(self._told(effect, error, seconds), before, held)
 
     def _alone(self, text: str, kind: str) -> Observed:
         before = self._relations()
@@ -171,9 +172,9 @@ class Observer:
         with holding(_spoken_of(text, before), self.connect) as holders:
             run.watch(self.watcher, holders)
         seconds = time.monotonic() - started
-        if run.error is not None:
-            return self._told(None, _reason(run.error), seconds)
-        return self._told(self._effect(kind, before, self._relations(), run.locks), None, seconds)
+        error = _reason(run.error) if run.error else None
+        effect = None if error else self._effect(kind, before, self._relations(), run.locks)
+        return self._beside(self._told(effect, error, seconds), before, set())
 
     def _execute(self, text: str) -> tuple[str, str] | None:
         try:
@@ -186,6 +187,10 @@ class Observer:
         loud = tuple(notice for notice in self._notices if not notice.severity.startswith("DEBUG"))
         return Observed(effect, error, loud, seconds)
 
+    def _beside(self, seen: Observed, before: dict[int, _Relation], held: Locks) -> Observed:
+        tables = frozenset(relation.name for relation in before.values() if relation.is_table)
+        return replace(seen, tables=tables, held=dict(_strongest(held, before)))
+
     def _relations(self) -> dict[int, _Relation]:
         rows = self.actor.execute(_RELATIONS).fetchall()
         return {oid: _Relation(oid, Name(_schema(schema), name), *rest) for oid, schema, name, *rest in rows}
@@ -196,18 +201,13 @@ class Observer:
     def _effect(self, kind: str, before: dict[int, _Relation], after: dict[int, _Relation], locks: Locks) -> Effect:
         """Put together what only existed before the statement: what it makes is nobody's yet."""
         tables = {oid: seen for oid, seen in before.items() if seen.is_table}
-        strongest: dict[Name, LockMode] = {}
-        for oid, mode in locks:
-            if oid in tables and mode > LockMode.ACCESS_SHARE:
-                name = tables[oid].name
-                strongest[name] = max(mode, strongest.get(name, mode))
-        ordered = tuple(sorted(strongest.items()))
+        strongest = _strongest(locks, before)
         locked = {oid for oid, _ in locks}
         work = self._work(kind, tables, after, locked)
         work |= _written(tables, after) if kind in _WRITES_ROWS else set()
         if kind not in _READS_ROWS | _MOVES_FILES and not any(task.work is Work.FK_SCAN for task in work):
-            work |= _scanned(tables, after, strongest, {task.table for task in work})
-        return Effect(ordered, tuple(sorted(work, key=lambda t: (t.table, t.work))), proofs_in(self._notices))
+            work |= _scanned(tables, after, dict(strongest), {task.table for task in work})
+        return Effect(strongest, tuple(sorted(work, key=lambda t: (t.table, t.work))), proofs_in(self._notices))
 
     def _work(
         self, kind: str, tables: dict[int, _Relation], after: dict[int, _Relation], locked: set[int]
@@ -219,6 +219,8 @@ class Observer:
         for told in work_in(self._notices):
             oids = self._by_constraint(told.constraint) if told.constraint else _named(told.table, tables)
             for oid in (oids & locked or oids) & tables.keys():
+                if tables[oid].kind not in "rm":  # of a partitioned table its partitions are read
+                    continue
                 name = tables[oid].name
                 if told.work is Work.FK_SCAN:
                     found.add(Task(told.work, name, f"foreign key '{told.constraint}'"))
@@ -228,6 +230,16 @@ class Observer:
 
     def _by_constraint(self, name: str) -> set[int]:
         return {row[0] for row in self.actor.execute(_FOREIGN_KEYS, [name])}
+
+
+def _strongest(locks: Locks, relations: dict[int, _Relation]) -> tuple[tuple[Name, LockMode], ...]:
+    """Pair each table with the strongest of its locks; ACCESS SHARE, which everyone takes, is left out."""
+    found: dict[Name, LockMode] = {}
+    for oid, mode in locks:
+        if oid in relations and relations[oid].is_table and mode > LockMode.ACCESS_SHARE:
+            name = relations[oid].name
+            found[name] = max(mode, found.get(name, mode))
+    return tuple(sorted(found.items()))
 
 
 def _schema(name: str) -> str:

@@ -370,12 +370,15 @@ class CreateIndex(Operation):
 
 @dataclass(frozen=True, slots=True)
 class CreateTrigger(Operation):
+    """``columns``: those of UPDATE OF and of WHEN."""
+
     name: str
     table: Name
     timing: str  # before, after, instead of
     events: tuple[str, ...] = ()  # insert, update, delete, truncate
     row: bool = False
     constraint: bool = False
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,12 +389,13 @@ class CreateRule(Operation):
 
 @dataclass(frozen=True, slots=True)
 class CreatePolicy(Operation):
-    """``alter``: ALTER POLICY."""
+    """``alter``: ALTER POLICY. ``columns``: those of its own table that USING and WITH CHECK read."""
 
     name: str
     table: Name
     permissive: bool = True
     alter: bool = False
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Refused(NamedTuple):
 def parse(script: Script) -> tuple[list[Statement], list[Unread]]:
     """Read the statements of a script in order, those of DO blocks after the block; what cannot be read is told."""
     text = script.text
-    raw = b"" if text.isascii() else text.encode("utf-8", "surrogateescape")
+    raw = b"" if text.isascii() else text.encode("utf-8", "replace")
     statements: list[Statement] = []
     unread: list[Unread] = []
     blocks = _Blocks(script)
@@ -120,12 +120,11 @@ def _read(text: str, raw: bytes) -> Iterator[Read | Refused]:
     if len(raw or text) <= _WHOLE_BYTES and "\0" not in text:
         whole = statements_of(text)
         if not isinstance(whole, Refusal):
-            size = _end_of(text, raw)
             for one in whole:
                 kind, node = next(iter(one["stmt"].items()))
                 start = one.get("stmt_location", 0)
                 length = one.get("stmt_len", 0)
-                yield Read(kind, node, start, start + length if length else size, 0)
+                yield Read(kind, node, start, start + length if length else _end_of(text, raw), 0)
             return
     yield from _piecewise(text, bool(raw))
 
@@ -158,4 +157,4 @@ def _end_of(text: str, raw: bytes) -> int:
 
 
 def _size(text: str, wide: bool) -> int:
-    return len(text.encode("utf-8", "surrogateescape")) if wide else len(text)
+    return len(text.encode("utf-8", "replace")) if wide else len(text)

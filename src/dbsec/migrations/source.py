@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dbsec import discovery
 from dbsec.errors import UsageError
-from dbsec.migrations import alembic, changed, marks, tools, walk
+from dbsec.migrations import marks, tools, walk
 from dbsec.migrations.psql import sql_of
 from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.tool import Order, Prepared, Tool, by_name
@@ -35,7 +35,7 @@ def read(
     unread: list[Unread] = []
     for found in _in_runs(paths):
         if isinstance(found, str):
-            scripts.append(_script("-", "-", stdin or "", unread))
+            scripts.append(_script("-", stdin or "", unread))
             continue
         unread += found.unread
         for name in _in_order(found):
@@ -45,14 +45,18 @@ def read(
             if isinstance(text, Unread):
                 unread.append(text)
             else:
-                scripts.append(_script(path, name, text, unread))
+                scripts.append(_script(path, text, unread))
         for folder, files in found.revisions.items():
+            from dbsec.migrations import alembic
+
             made, missed = alembic.read(folder, files, asked=not found.whole)
             scripts += made
             unread += missed
     if not (scripts or unread):
         raise UsageError(f"no migration in {', '.join(map(repr, paths))}", hint="find . -name '*.sql'")
     if changed_since is not None:
+        from dbsec.migrations import changed
+
         deployed = changed.unchanged_since(changed_since, [script.path for script in scripts if script.path != "-"])
         scripts = [replace(script, deployed=True) if script.path in deployed else script for script in scripts]
     if wrap is not None:
@@ -124,13 +128,13 @@ def _decoded(path: str, content: bytes) -> str | Unread:
     return " " + text[1:] if text.startswith("\ufeff") else text
 
 
-def _script(path: str, name: str, text: str, unread: list[Unread]) -> Script:
-    head = text[:_HEAD]
+def _script(path: str, text: str, unread: list[Unread]) -> Script:
+    head, place = text[:_HEAD], Path(path).absolute().as_posix()
     owner = next(
         (
             tool
             for tool in _tools()
-            if (tool.named and tool.named.search(name)) or (tool.marked and tool.marked.search(head))
+            if (tool.named and tool.named.search(place)) or (tool.marked and tool.marked.search(head))
         ),
         PLAIN,
     )

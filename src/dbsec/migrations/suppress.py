@@ -14,7 +14,7 @@ from datetime import date
 
 from dbsec import waivers
 from dbsec.findings import Finding
-from dbsec.migrations import lexer
+from dbsec.migrations import lexer, marks
 from dbsec.migrations.lexer import Part
 from dbsec.migrations.lint import Located, Result
 from dbsec.migrations.parse import parse
@@ -23,7 +23,6 @@ from dbsec.migrations.script import Script
 from dbsec.migrations.statement import Origin, Statement
 from dbsec.waivers import MalformedWaiver, Waiver
 
-_MARKS = ("allow", "squawk-ignore")
 _SQUAWK = re.compile(r"\s*squawk-ignore(?P<file>-file)?(?:\s+(?P<names>\S.*))?\s*\Z", re.DOTALL)
 
 
@@ -72,7 +71,7 @@ def suppress(
     allows: list[_Allow] = []
     own: list[Finding] = []
     for script in scripts:
-        if not script.deployed and _marked(script):
+        if not script.deployed and (script.comments or marks.MARKED.search(script.text)):
             allows += _allows(script, rules, own)
     kept, waived = [], []
     for located in result.located:
@@ -94,15 +93,9 @@ def suppress(
     return Suppressed(rest, waived + applied.waived, own + applied.own)
 
 
-def _marked(script: Script) -> bool:
-    return any(mark in script.text for mark in _MARKS) or any(
-        mark in text for _, text in script.comments for mark in _MARKS
-    )
-
-
 def _allows(script: Script, rules: Mapping[str, Rule], own: list[Finding]) -> Iterator[_Allow]:
     statements = parse(script)[0]
-    for line, text in _comments(script):
+    for line, text in _comments(script, statements):
         where: dict[str, str | int] = {"file": script.path, "line": line, "statement": f"-- {text}"}
         if (squawk := _SQUAWK.match(text)) is not None:
             names = frozenset(name.split()[0] for name in (squawk["names"] or "").split(",") if name.strip())
@@ -160,31 +153,21 @@ def _last_line(statement: Statement) -> int:
     return statement.line + statement.text.count("\n")
 
 
-def _comments(script: Script) -> list[tuple[int, str]]:
-    """List the comments with their lines in the file, without their marks."""
-    found = dict(script.comments)
-    text, line, at = script.text, 1, 0
+def _comments(script: Script, statements: Sequence[Statement]) -> list[tuple[int, str]]:
+    """List the comments that speak to dbsec or squawk with their lines in the file; those in DO blocks too."""
+    own = ((script.line_in_file(line), text) for line, text in marks.comments_of(script.text))
+    found = [*(script.comments or own)]
+    for block in statements:
+        if block.kind == "DoStmt" and marks.MARKED.search(block.text):
+            found += _in_body(block)
+    return sorted(set(found))
+
+
+def _in_body(block: Statement) -> Iterator[tuple[int, str]]:
+    text = block.text
     for piece in lexer.pieces(text):
-        if piece.part is Part.QUOTED and any(mark in text[piece.start : piece.end] for mark in _MARKS):
-            found.update(_in_body(text, piece, script))
-        if piece.part not in (Part.LINE_COMMENT, Part.BLOCK_COMMENT):
-            continue
-        line += text.count("\n", at, piece.start)
-        at = piece.start
-        body = text[piece.start : piece.end].removeprefix("--").removeprefix("/*").removesuffix("*/")
-        found[script.line_in_file(line)] = body.strip()
-    return sorted(found.items())
-
-
-def _in_body(text: str, piece: lexer.Piece, script: Script) -> Iterator[tuple[int, str]]:
-    """List the comments in the body of a DO block."""
-    body = text[piece.start : piece.end]
-    if not body.startswith("$"):
-        return
-    tag = body.index("$", 1) + 1
-    inner = body[tag:-tag]
-    for comment in lexer.pieces(inner):
-        if comment.part in (Part.LINE_COMMENT, Part.BLOCK_COMMENT):
-            line = 1 + text.count("\n", 0, piece.start) + body.count("\n", 0, tag + comment.start)
-            said = inner[comment.start : comment.end].removeprefix("--").removeprefix("/*").removesuffix("*/")
-            yield script.line_in_file(line), said.strip()
+        if piece.part is Part.QUOTED and text[piece.start] == "$":
+            tag = text.index("$", piece.start + 1) + 1
+            before = text.count("\n", 0, tag)
+            inner = text[tag : piece.end - (tag - piece.start)]
+            yield from ((block.line + before + line - 1, said) for line, said in marks.comments_of(inner))

@@ -98,6 +98,13 @@ def _refused(operation: AlterColumnType, table: Table, column: Column, draft: Dr
         draft.fails(f'type of inherited column "{column.name}" must be changed in child tables too')
     if operation.using is None and not coercion.castable(column.type, operation.type, draft.schema, draft.major):
         draft.fails(f'column "{column.name}" cannot be cast automatically to type {operation.type}')
+    if operation.using is None and _bits_differ(column.type, operation.type) and draft.filled(table):
+        draft.fails(f"bit string length does not match type {operation.type}")
+
+
+def _bits_differ(old: Type, new: Type) -> bool:
+    """Only an explicit cast cuts or pads a bit(n)."""
+    return (old.name, new.name) == ("bit", "bit") and not new.array and old.modifiers != new.modifiers
 
 
 def _class_changes(operation: AlterColumnType, column: Column, draft: Draft) -> bool:

@@ -16,6 +16,9 @@ def refusing_type_change(table: Table, column: str, schema: Schema) -> str:
         return "cannot alter type of a column used by a view or rule"
     if any(generated_from(table, column)):
         return "cannot alter type of a column used by a generated column"
+    for (kind, name), columns in table.pinned.items():
+        if column in columns and name in (table.policies if kind == "policy" else table.triggers):
+            return f"cannot alter type of a column used in a {kind} definition"
     return ""
 
 

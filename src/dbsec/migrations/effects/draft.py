@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import OnTable
 from dbsec.migrations.schema import places
 from dbsec.migrations.schema.model import Schema, Table
-from dbsec.migrations.session import Session
+
+if TYPE_CHECKING:  # session.py imports effects.model
+    from dbsec.migrations.session import Session
 
 
 _WITHOUT_ROWS = ("foreign table", "view")  # of their own
@@ -81,7 +84,7 @@ class Draft:
             self._locks[name] = max(mode, self._locks.get(name, mode))
 
     def does(self, work: Work, tables: Iterable[Table], why: str) -> None:
-        """Add work on tables: empty ones, views and foreign tables have none, a partitioned one has that of its partitions."""
+        """Add work on those tables that may hold rows: of a partitioned one on its partitions."""
         for table in tables:
             for leaf in self.leaves(table):
                 if not leaf.empty and leaf.kind not in _WITHOUT_ROWS:

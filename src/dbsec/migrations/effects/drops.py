@@ -66,6 +66,8 @@ def drop(operation: Drop, draft: Draft) -> None:
         _drop_schema(operation, draft)
     elif operation.kind in ("type", "domain"):
         _drop_type(operation, draft)
+    elif operation.kind == "statistics":
+        _drop_statistics(operation, draft)
     elif operation.kind in _ALONE:
         draft.refused_in_transaction(f"DROP {operation.kind.upper()}")
 
@@ -130,6 +132,13 @@ def _drop_type(operation: Drop, draft: Draft) -> None:
     if users and not operation.cascade:
         draft.fails(f"cannot drop type {operation.name.name} because other objects depend on it")
     draft.lock(_AX, *(table for table, _ in users))
+
+
+def _drop_statistics(operation: Drop, draft: Draft) -> None:
+    known = draft.schema.statistics
+    places_ = [operation.name.schema] if operation.name.schema else draft.schema.search_path
+    found = (known.get(Name(place, operation.name.name)) for place in places_)
+    draft.lock(LockMode.SHARE_UPDATE_EXCLUSIVE, *(table for table in found if table in draft.schema.tables))
 
 
 def rename(operation: Rename, draft: Draft) -> None:

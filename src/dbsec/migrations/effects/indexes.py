@@ -59,7 +59,9 @@ def _as_index(operation: CreateIndex, table: Table) -> Index:
     )
 
 
-def matches(wanted: Index, own: Index, draft: Draft, keys: tuple[Constraint | None, Constraint | None] | None = None) -> bool:
+def matches(
+    wanted: Index, own: Index, draft: Draft, keys: tuple[Constraint | None, Constraint | None] | None = None
+) -> bool:
     """Tell whether a partition's index serves as its part of the parent's; ``keys``: the constraints of both."""
     if not own.valid or (own.method, own.unique, own.include) != (wanted.method, wanted.unique, wanted.include):
         return False
@@ -120,7 +122,9 @@ def reindex(operation: Reindex, draft: Draft) -> None:
 
 def _reindexed(operation: Reindex, draft: Draft) -> list[Table]:
     if operation.name is None or operation.kind in ("database", "system"):
-        return [table for table in draft.schema.tables.values() if not table.partition_by and table.kind != "foreign table"]
+        return [
+            table for table in draft.schema.tables.values() if not table.partition_by and table.kind != "foreign table"
+        ]
     if operation.kind == "schema":
         return [t for t in draft.schema.tables.values() if t.name.schema == operation.name.name and not t.partition_by]
     if operation.kind == "table":

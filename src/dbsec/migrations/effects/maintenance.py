@@ -1,17 +1,14 @@
-"""VACUUM, CLUSTER, REFRESH, LOCK, TRUNCATE, types and domains, comments."""
+"""VACUUM, CLUSTER, REFRESH, LOCK TABLE, TRUNCATE, COMMENT."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dbsec.migrations.effects import coercion, dependents
 from dbsec.migrations.effects.draft import Draft
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import (
-    AlterComposite,
-    AlterDomain,
     Cluster,
     Comment,
     LockTable,
@@ -70,7 +67,7 @@ def refresh(operation: Refresh, draft: Draft) -> None:
     whole = [i for i in view.indexes.values() if i.unique and i.valid and not i.expressions and i.predicate is None]
     if not whole and draft.complete(view):
         draft.fails(f'cannot refresh materialized view "{view.name}" concurrently')
-    draft.does(Work.SCAN, [view], "the new rows are compared with the old ones; readers go on")
+    draft.proves("the view is compared with its new rows, and only what differs is written; readers go on")
 
 
 def lock_table(operation: LockTable, draft: Draft) -> None:
@@ -112,22 +109,24 @@ def truncate(operation: Truncate, draft: Draft) -> None:
     draft.lock(_AX, *found.values())
 
 
-def alter_domain(operation: AlterDomain, draft: Draft) -> None:
-    """Foretell ALTER DOMAIN: a constraint is tried on each row of each table that uses the domain."""
-    added = operation.constraint
-    if operation.act not in ("add constraint", "validate constraint", "set not null"):
-        return
-    if operation.act == "add constraint" and added is not None and not added.valid:
-        return
-    if not draft.schema.known:
-        draft.doubts()
-    for table in draft.schema.tables.values():
-        for column in table.columns.values():
-            names = [domain.name for domain in coercion.domains(column.type, draft.schema)]
-            inside = coercion.domains(_element(column.type), draft.schema) if column.type.array else []
-            wanted = draft.schema.domain(_type(operation.domain))
-            if wanted is not None and wanted.name in [domain.name for domain in inside]:
-                draft.fails(f'cannot alter type "{wanted.name.name}" because column "{table.name.name}.{column.name}" uses it')
-            if wanted is not None and wanted.name in names and table.partition_by is None and table.kind != "foreign table":
-                draft.lock(LockMode.SHARE, table)
-                draft.does(Work.SCAN, [table], f"each value of '{column.name}' is tried")
+def comment(operation: Comment, draft: Draft) -> None:
+    """Foretell COMMENT: on a table, a view or a column it stands against other DDL only."""
+    if operation.kind in _COMMENTED:
+        draft.lock(_SUX, draft.table(operation.name))
+
+
+def other(operation: Other, draft: Draft) -> None:
+    """Foretell what has no record: only what must not stand in a transaction."""
+    if operation.kind in _ALONE:
+        draft.refused_in_transaction(_ALONE[operation.kind])
+
+
+FORETOLD: dict[type[Operation], Callable[[Any, Draft], None]] = {
+    Vacuum: vacuum,
+    Cluster: cluster,
+    Refresh: refresh,
+    LockTable: lock_table,
+    Truncate: truncate,
+    Comment: comment,
+    Other: other,
+}

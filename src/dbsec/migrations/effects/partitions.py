@@ -110,7 +110,9 @@ def _index(index: Index, parent: Table, child: Table, draft: Draft) -> None:
     """Each index of the parent is found on the child, or built there under the lock."""
     for leaf in draft.leaves(child):
         wanted = parent.constraint(index.constraint or "")
-        found = (matches(index, own, draft, (wanted, leaf.constraint(own.constraint or ""))) for own in leaf.indexes.values())
+        found = (
+            matches(index, own, draft, (wanted, leaf.constraint(own.constraint or ""))) for own in leaf.indexes.values()
+        )
         if not any(found):
             draft.does(Work.BUILD, [leaf], f"the parent's index '{index.name}' has no match on {leaf.name}")
 

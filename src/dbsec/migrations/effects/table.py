@@ -60,10 +60,8 @@ def alter_identity(operation: AlterIdentity, draft: Draft) -> None:
     table = draft.table(operation.table)
     found = table.columns.get(operation.column)
     if operation.act == "add" and found is not None and not found.not_null:
-        draft.fails(
-            f'column "{operation.column}" of relation "{table.name.name}" must be declared NOT NULL before identity can '
-            "be added"
-        )
+        of = f'column "{operation.column}" of relation "{table.name.name}"'
+        draft.fails(f"{of} must be declared NOT NULL before identity can be added")
 
 
 def column_option(operation: SetColumnOption, draft: Draft) -> None:
@@ -98,7 +96,9 @@ def set_expression(operation: SetExpression, draft: Draft) -> None:
     if found is not None and found.generated == "virtual":
         checks = table.of_kind(ConstraintKind.CHECK)
         if any(operation.column in tree.columns_in(check.expression) for check in checks):
-            draft.fails("SET EXPRESSION is not supported for virtual generated columns in tables with check constraints")
+            draft.fails(
+                "SET EXPRESSION is not supported for virtual generated columns in tables with check constraints"
+            )
         draft.proves("a virtual column stands in no row")
     else:
         draft.does(Work.REWRITE, family, "the stored value of each row is computed anew")
@@ -149,6 +149,8 @@ def set_tablespace(operation: SetTablespace, draft: Draft) -> None:
     table = _table(operation, draft)
     if table is not None:
         draft.lock(_AX, table)
+        if operation.tablespace == "pg_default":
+            draft.doubts()  # the table may well be there already
         if not table.partition_by:
             draft.does(Work.REWRITE, [table], "its file is copied to the other tablespace")
 

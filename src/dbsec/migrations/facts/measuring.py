@@ -149,7 +149,9 @@ def blocks(seen: Seen, old: Set[Name]) -> bool:
         mine = max((mode for name, mode in effect.locks if name in old), default=LockMode.ACCESS_SHARE)
         strongest = max(mine, held.get(statement.block, mine)) if statement.block else mine
         held[statement.block] = strongest
-        if strongest.blocks_writes and any(task.table in old for task in effect.work):
+        only_read = statement.kind == "RefreshMatViewStmt"  # nobody writes to a materialized view
+        waited_for = strongest.blocks_reads if only_read else strongest.blocks_writes
+        if waited_for and any(task.table in old for task in effect.work):
             return True
     return False
 

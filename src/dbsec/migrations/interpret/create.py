@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from dbsec.migrations import operations as op
 from dbsec.migrations import tree
@@ -143,6 +144,7 @@ def create_trigger(node: Node, statement: Statement) -> Iterator[Operation]:
         tuple(word for bit, word in _EVENTS.items() if node.get("events", 0) & bit),
         bool(node.get("row")),
         bool(node.get("isconstraint")),
+        (*tree.texts(node.get("columns")), *tree.columns_in(node.get("whenClause"))),
         clause=statement.text,
     )
 
@@ -159,5 +161,20 @@ def create_policy(node: Node, statement: Statement) -> Iterator[Operation]:
         tree.name_of(node["table"]),
         bool(node.get("permissive")) or statement.kind == "AlterPolicyStmt",
         statement.kind == "AlterPolicyStmt",
+        tuple(_own_columns([node.get("qual"), node.get("with_check")], node["table"].get("relname", ""))),
         clause=statement.text,
     )
+
+
+def _own_columns(expression: Any, table: str, *, outer: bool = True) -> Iterator[str]:
+    """Yield the columns of a policy's own table: bare ones outside of subqueries, qualified ones anywhere."""
+    if isinstance(expression, list):
+        for one in expression:
+            yield from _own_columns(one, table, outer=outer)
+    elif isinstance(expression, dict):
+        if "fields" in expression:
+            parts = tree.texts(expression["fields"])
+            if parts[-2:-1] == (table,) or (outer and len(parts) == 1):
+                yield parts[-1]
+        for key, value in expression.items():
+            yield from _own_columns(value, table, outer=outer and key != "subselect")

@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.operations import DropColumn
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Loses, Rule, Step
 from dbsec.migrations.rules._examples import USERS
-from dbsec.migrations.rules._release import column, contract, is_new_column, knows
+from dbsec.migrations.rules._release import absent, column, contract, is_new_column, knows
 from dbsec.migrations.rules._words import ident, sql, target
 
 
@@ -23,7 +23,7 @@ def _match(step: Step) -> Iterator[Hit]:
         or (missing and step.schema.known)
     ):
         return
-    if is_new_column(step, drop.table, drop.column):
+    if is_new_column(step, drop.table, drop.column) or (drop.if_exists and absent(step, drop.table)):
         return
     views = "" if not drop.cascade else _views(step, drop)
     yield Hit(

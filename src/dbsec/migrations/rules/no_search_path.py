@@ -60,8 +60,8 @@ def _names(operation: Operation) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
             return (), (operation.table,)
         case Truncate():
             return (), operation.tables
-        case Drop() | Rename() if operation.kind in RELATIONS:
-            return (), (operation.name,)
+        case Drop() | Rename() if operation.table is not None or operation.kind in RELATIONS:
+            return (), (operation.table or operation.name,)
     return (), ()
 
 

@@ -19,11 +19,11 @@ def _match(step: Step) -> Iterator[Hit]:
         return
     relation = revoke.kind in RELATIONS
     old = [name for name in revoke.names if (knows(step, name) if relation else not made(step, revoke.kind, name))]
-    if revoke.names and not old:
+    if not old:
         return
     what = ", ".join(revoke.privileges).upper() or "ALL"
     yield Hit(
-        target(step, old[0]) if old else revoke.kind,
+        target(step, old[0]),
         f"statements of {', '.join(revoke.roles)} that need {what} fail with 42501 from here on, in open sessions too",
         "-- in a file with '-- dbsec: phase contract', once no client of the old release is left:\n"
         f"-- {step.statement.text.rstrip(';')};",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dbsec.migrations import tree
 from dbsec.migrations.operations import (
     AddColumn,
     AddConstraint,
@@ -76,7 +77,7 @@ def _changed(schema: Schema, old: Column, operation: _Redefinition) -> Column:
             kind = places.settled_type(schema, operation.type)
             return replace(old, type=kind, collation=operation.collation)
         case SetDefault():
-            return replace(old, default=operation.default)
+            return replace(old, default=None if tree.is_null(operation.default) else operation.default)
         case DropDefault():
             return replace(old, default=None)
         case SetExpression():

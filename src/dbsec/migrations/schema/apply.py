@@ -9,7 +9,7 @@ from typing import Any
 from dbsec.migrations import operations as op
 from dbsec.migrations.operations import Operation
 from dbsec.migrations.schema import altering, constraining, creating, dropping, partitioning, renaming
-from dbsec.migrations.schema.model import Schema
+from dbsec.migrations.schema.model import Schema, Table
 
 _VOLATILITY = ("immutable", "stable", "volatile")
 DEFAULT_PATH = ("public",)
@@ -94,12 +94,16 @@ def _create_sequence(schema: Schema, operation: op.CreateSequence, *, released: 
 def _create_other(schema: Schema, operation: op.CreateOther, *, released: bool) -> None:
     if released:
         schema.new_objects.add((operation.kind, operation.name))
+    if operation.kind == "statistics" and operation.name.name:
+        for table in filter(None, map(schema.table, operation.tables)):
+            schema.statistics[schema.qualified(operation.name)] = table.name
 
 
 def _create_trigger(schema: Schema, operation: op.CreateTrigger) -> None:
     table = schema.table(operation.table)
     if table is not None:
         table.triggers.add(operation.name)
+        _pin(table, ("trigger", operation.name), operation.columns)
 
 
 def _create_rule(schema: Schema, operation: op.CreateRule) -> None:
@@ -112,6 +116,15 @@ def _create_policy(schema: Schema, operation: op.CreatePolicy) -> None:
     table = schema.table(operation.table)
     if table is not None and not operation.alter:
         table.policies.add(operation.name)
+    if table is not None:
+        before = table.pinned.get(("policy", operation.name), ()) if operation.alter else ()
+        _pin(table, ("policy", operation.name), (*before, *operation.columns))
+
+
+def _pin(table: Table, reader: tuple[str, str], columns: tuple[str, ...]) -> None:
+    table.pinned.pop(reader, None)
+    if own := tuple(sorted({column for column in columns if column in table.columns})):
+        table.pinned[reader] = own
 
 
 _MAKES: dict[type[Operation], Callable[..., None]] = {

@@ -66,6 +66,10 @@ class _Reader:
         ):
             for oid, name in self._rows(query, self._tables):
                 getattr(self._tables[oid], held).add(name)
+        for oid, kind, name, columns in self._rows(catalog_queries.PINNED, self._tables):
+            self._tables[oid].pinned[kind, name] = tuple(columns)
+        for place, name, oid in self._rows(catalog_queries.STATISTICS, self._tables):
+            self._schema.statistics[Name(place, name)] = self._tables[oid].name
         for table in self._tables.values():
             places.place(self._schema, table)
 

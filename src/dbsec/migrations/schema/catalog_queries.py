@@ -60,6 +60,24 @@ SELECT tgrelid, tgname FROM pg_catalog.pg_trigger WHERE tgrelid = ANY (%s) AND N
 
 POLICIES: LiteralString = "SELECT polrelid, polname FROM pg_catalog.pg_policy WHERE polrelid = ANY (%s)"
 
+# Columns that a policy, or UPDATE OF and WHEN of a trigger, depend on.
+PINNED: LiteralString = """
+SELECT r.relation, r.kind, r.name, array_agg(DISTINCT a.attname::text ORDER BY a.attname::text)
+FROM (SELECT polrelid, 'policy', polname, 'pg_catalog.pg_policy'::regclass, oid FROM pg_catalog.pg_policy
+      UNION ALL
+      SELECT tgrelid, 'trigger', tgname, 'pg_catalog.pg_trigger'::regclass, oid FROM pg_catalog.pg_trigger
+       WHERE NOT tgisinternal AND tgparentid = 0) r (relation, kind, name, class, oid)
+JOIN pg_catalog.pg_depend d ON d.classid = r.class AND d.objid = r.oid AND d.refobjid = r.relation
+     AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjsubid > 0
+JOIN pg_catalog.pg_attribute a ON a.attrelid = r.relation AND a.attnum = d.refobjsubid
+WHERE r.relation = ANY (%s) GROUP BY 1, 2, 3
+"""
+
+STATISTICS: LiteralString = """
+SELECT n.nspname, s.stxname, s.stxrelid FROM pg_catalog.pg_statistic_ext s
+JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE s.stxrelid = ANY (%s)
+"""
+
 RULES: LiteralString = """
 SELECT ev_class, rulename FROM pg_catalog.pg_rewrite WHERE ev_class = ANY (%s) AND rulename <> '_RETURN'
 """

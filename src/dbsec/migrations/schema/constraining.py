@@ -9,6 +9,7 @@ from dbsec.migrations.operations import Constraint, ConstraintKind, CreateIndex
 from dbsec.migrations.schema import naming, places
 from dbsec.migrations.schema.model import Index, Schema, Table
 
+_NAMED_NOT_NULL = 18
 _KEYS = (ConstraintKind.UNIQUE, ConstraintKind.PRIMARY_KEY)
 _LABELS = {ConstraintKind.PRIMARY_KEY: "pkey", ConstraintKind.UNIQUE: "key", ConstraintKind.EXCLUDE: "excl"}
 
@@ -32,19 +33,31 @@ def add(schema: Schema, table: Table, constraint: Constraint, *, only: bool = Fa
 
 def set_not_null(table: Table, column: str, constraint: Constraint | None = None) -> None:
     """Make a column NOT NULL; a constraint that is not valid is only noted, as no proof."""
-    old = table.columns.get(column)
-    if old is None or old.not_null:
+    old, noted = table.columns.get(column), not_null_of(table, column)
+    valid = constraint is None or constraint.valid
+    if old is None or (old.not_null and (noted or constraint is None or not valid)):
         return
     own = naming.joined(table.name.name, column, "not_null")
-    noted = next((one for one in table.of_kind(ConstraintKind.NOT_NULL) if one.columns == (column,)), None)
     wanted = constraint or noted or Constraint(ConstraintKind.NOT_NULL)
-    valid = constraint is None or constraint.valid
     if noted:
         table.constraints.remove(noted)
     if not valid or wanted.name not in (None, own):
         table.constraints.append(replace(wanted, name=wanted.name or own, columns=(column,), valid=valid))
     if valid:
         table.columns[column] = replace(old, not_null=True)
+
+
+def not_null_of(table: Table, column: str) -> Constraint | None:
+    """Find the NOT NULL constraint that is noted for a column."""
+    return next((one for one in table.of_kind(ConstraintKind.NOT_NULL) if one.columns == (column,)), None)
+
+
+def spelled_not_null(schema: Schema, table: Table, column: str) -> Constraint | None:
+    """Tell the NOT NULL constraint of a column by name, as every one has from 18 on; None below."""
+    if (schema.major or 0) < _NAMED_NOT_NULL or not table.columns[column].not_null:
+        return None
+    own = naming.joined(table.name.name, column, "not_null")
+    return not_null_of(table, column) or Constraint(ConstraintKind.NOT_NULL, own, (column,))
 
 
 def drop_not_null(table: Table, column: str) -> None:

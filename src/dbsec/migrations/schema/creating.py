@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dbsec.migrations import tree
 from dbsec.migrations.interpret.columns import SERIALS
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import (
@@ -54,7 +55,7 @@ def create_table(schema: Schema, operation: CreateTable, *, released: bool) -> N
         partitioning.copy_columns(schema, parent, table)
     likes = [(schema.table(one), wanted) for one, wanted in zip(operation.like, operation.including, strict=False)]
     for model, wanted in likes:
-        _copy_like(table, model, wanted)
+        _copy_like(schema, table, model, wanted)
     places.place(schema, table)
     if released:
         schema.new_objects.add((table.kind, name))
@@ -114,7 +115,8 @@ def _declare(schema: Schema, table: Table, column: Column, *, released: bool) ->
 
 def put_column(schema: Schema, table: Table, column: Column, *, released: bool) -> None:
     """Put a new column on a table: serial becomes an integer with a sequence; its constraints are not added here."""
-    settled = replace(column, type=places.settled_type(schema, column.type), constraints=())
+    default = None if tree.is_null(column.default) else column.default
+    settled = replace(column, type=places.settled_type(schema, column.type), default=default, constraints=())
     if column.type.schema is None and (integer := SERIALS.get(column.type.name)):
         sequence = places.free_relation(schema, table.name, column.name, "seq")
         name = Name(table.name.schema, sequence)
@@ -134,8 +136,12 @@ def next_value(sequence: Name) -> Node:
     return {"FuncCall": called}
 
 
-def _copy_like(table: Table, model: Table | None, wanted: frozenset[str]) -> None:
-    for column in model.columns.values() if model else ():
+def _copy_like(schema: Schema, table: Table, model: Table | None, wanted: frozenset[str]) -> None:
+    if model is None:
+        return
+    for column in model.columns.values():
+        if (named := constraining.spelled_not_null(schema, model, column.name)) is not None:
+            table.constraints.append(named)
         is_generated = column.generated is not None
         table.columns[column.name] = replace(
             column,

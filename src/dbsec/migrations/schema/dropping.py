@@ -48,6 +48,7 @@ def _drop_of_table(schema: Schema, operation: Drop) -> None:
     if table is not None:
         held = {"trigger": table.triggers, "policy": table.policies, "rule": table.rules}[operation.kind]
         held.discard(operation.name.name)
+        table.pinned.pop((operation.kind, operation.name.name), None)
 
 
 def drop_table(schema: Schema, table: Table, *, cascade: bool) -> None:

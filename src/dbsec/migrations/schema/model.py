@@ -40,7 +40,8 @@ class Table:
     has a name other than PostgreSQL's own. Foreign keys name the referenced table with its schema.
     ``new``: made by the release that is judged, so that no old client knows it and no row stands in it before.
     ``filled``: such a table got rows in this release (INSERT … SELECT, COPY, CREATE TABLE AS). ``columns`` in order;
-    ``new_columns``: added by this release. ``locked``: the strongest lock that the open transaction holds, 0 for none.
+    ``new_columns``: added by this release. ``pinned``: columns that policies and triggers (kind, name) read: PostgreSQL
+    does not change their type.
     """
 
     name: Name
@@ -50,6 +51,7 @@ class Table:
     triggers: set[str] = field(default_factory=set)
     policies: set[str] = field(default_factory=set)
     rules: set[str] = field(default_factory=set)
+    pinned: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     row_security: bool = False
     kind: str = "table"
     persistence: str = "permanent"
@@ -120,6 +122,7 @@ class Schema:
     new_types: set[Name] = field(default_factory=set)
     functions: dict[Name, str] = field(default_factory=dict)  # name -> volatility
     sequences: set[Name] = field(default_factory=set)
+    statistics: dict[Name, Name] = field(default_factory=dict)  # CREATE STATISTICS -> its table
     new_objects: set[tuple[str, Name]] = field(default_factory=set)  # (kind of Drop, name) made by this release
     # Kept by schema/ alone: who inherits from whom, where an index stands, names that constraints have had, and the
     # search path that comes back when the transaction with SET LOCAL ends.

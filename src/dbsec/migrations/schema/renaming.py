@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from dbsec.migrations import tree
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Column, Constraint, Rename, SetSchema, Type
-from dbsec.migrations.schema import places
+from dbsec.migrations.schema import constraining, places
 from dbsec.migrations.schema.dropping import sequence_of
 from dbsec.migrations.schema.model import Index, Schema, Table, View
 
@@ -79,6 +79,8 @@ def _move_relation(schema: Schema, old: Name, new: Name) -> None:
 
 def _move_table(schema: Schema, table: Table, new: Name) -> None:
     old = table.name
+    for name in table.columns if old.name != new.name else ():
+        _keep_name(schema, table, name)
     heirs = list(places.heirs(schema, table))
     places.remove(schema, table)
     table.name = new
@@ -214,6 +216,8 @@ def _rename_within(schema: Schema, operation: Rename) -> None:
         if old in held:
             held.remove(old)
             held.add(new)
+            if (columns := table.pinned.pop((operation.kind, old), None)) is not None:
+                table.pinned[operation.kind, new] = columns
 
 
 def _rename_view_column(schema: Schema, view: View, old: str, new: str) -> None:
@@ -231,6 +235,7 @@ def _tell_readers(schema: Schema, relation: Name, old: str, new: str) -> None:
 def _rename_column(schema: Schema, table: Table, old: str, new: str) -> None:
     if old not in table.columns:
         return
+    _keep_name(schema, table, old)
 
     def called(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(new if name == old else name for name in names)
@@ -244,11 +249,18 @@ def _rename_column(schema: Schema, table: Table, old: str, new: str) -> None:
         index.predicate = tree.renamed(index.predicate, old, new)
     if table.partition_by:
         table.partition_by = (table.partition_by[0], called(table.partition_by[1]))
+    table.pinned = {reader: tuple(sorted(called(columns))) for reader, columns in table.pinned.items()}
     if old in table.new_columns:
         table.new_columns = set(called(tuple(table.new_columns)))
     for other, key in [*schema.referencing(table.name)]:
         places.put_constraint(schema, other, replace(key, referenced_columns=called(key.referenced_columns)))
     _tell_readers(schema, table.name, old, new)
+
+
+def _keep_name(schema: Schema, table: Table, column: str) -> None:
+    """A NOT NULL of 18 keeps its name when its table or column gets another."""
+    if (named := constraining.spelled_not_null(schema, table, column)) is not None:
+        places.put_constraint(schema, table, named)
 
 
 def _recolumned(column: Column, old: str, new: str) -> Column:

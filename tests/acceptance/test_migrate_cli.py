@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -162,12 +164,12 @@ def test_bytes_that_are_no_text_are_told_and_the_others_judged(run, write, raw):
 
 
 def test_ten_megabytes_are_read(run, write):
-    rows = "".join(f"INSERT INTO app.users (id, email) VALUES ({n}, 'user{n}@example.org');\n" for n in range(150_000))
+    rows = "".join(f"INSERT INTO app.users (id, email) VALUES ({n}, '{n:01000}');\n" for n in range(10_000))
     assert len(rows) > 10_000_000
     write(a_sql=rows + BAD)
     start = time.monotonic()
     done = run("lint", "m", "--select", "MIG101", "--format", "json")
-    assert [f["line"] for f in json.loads(done.stdout)["findings"]] == [150_001]
+    assert [f["line"] for f in json.loads(done.stdout)["findings"]] == [10_001]
     print(f"10 MB: {time.monotonic() - start:.1f} s")
 
 
@@ -422,6 +424,61 @@ def test_a_server_that_is_not_there_ends_with_3(run, write):
         assert "hunter2" not in done.stderr
 
 
+# --- the oracle
+
+
+def test_a_trace_says_what_postgresql_did_and_leaves_no_server(run, write, tmp_path):
+    (tmp_path / "schema.sql").write_text(DUMP)
+    write(a_sql="ALTER TABLE app.users ADD COLUMN age int;\nALTER TABLE app.users ALTER COLUMN id TYPE text;\n")
+    done = run("trace", "m", "--schema", "schema.sql", DBSEC_HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    first, second, last = done.stdout.strip().split("\n\n")
+    assert first.startswith(
+        "m/a.sql:1: ALTER TABLE app.users ADD COLUMN age int\n    static says:     ACCESS EXCLUSIVE"
+    )
+    assert "PostgreSQL says: ACCESS EXCLUSIVE on app.users; metadata only (" in first
+    assert "rewrite of app.users" in second
+    assert "blocks: reads and writes of a table that was there before" in second
+    assert last == "2 statements: 1 that block while they work, 0 refused, 0 times the linter and PostgreSQL disagree"
+    assert not list(Path(tempfile.gettempdir()).glob("dbsec-trace-*"))
+
+
+def test_what_postgresql_refuses_or_cannot_be_read_is_told(run, database, write, tmp_path):
+    write(a_sql="ALTER TABLE nowhere ADD COLUMN age int;\n")
+    done = run("trace", "m", "--dsn", "env:DSN", "--format", "json", DSN=database.conninfo.text())
+    body = json.loads(done.stdout)
+    assert (done.returncode, body["command"]) == (1, "migrate trace")
+    assert [one["error"]["sqlstate"] for one in body["statements"]] == ["42P01"]
+    assert [finding["name"] for finding in body["findings"]] == ["static-disagrees"]
+    write(a_sql=BROKEN + "CREATE TABLE t (id int);\n")
+    done = run("trace", "m", "--dsn", "env:DSN", "--format", "json", DSN=database.conninfo.text())
+    assert done.returncode == 3
+    assert len(json.loads(done.stdout)["unread"]) == 1
+
+
+def test_a_database_with_tables_is_not_replayed_on(run, database, write):
+    with connect(database.conninfo) as admin:
+        admin.execute("CREATE TABLE precious (id int)")
+    write(a_sql="DROP TABLE precious;\n")
+    done = run("trace", "m", "--dsn", "env:DSN", DSN=database.conninfo.text())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not empty (public.precious)" in done.stderr
+    with connect(database.conninfo) as admin:
+        assert admin.execute("SELECT count(*) FROM precious").fetchone() == (0,)
+    done = run("trace", "m", "--dsn", "env:DSN", "--existing", DSN=database.conninfo.text())
+    assert "ACCESS EXCLUSIVE on public.precious" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["trace", "facts", "snapshot"])
+def test_no_command_takes_a_password_as_an_argument(run, write, command):
+    write(a_sql=GOOD)
+    paths = ["m"] if command == "trace" else []
+    done = run(command, *paths, "--dsn", "host=h password=hunter2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "by reference, never by value" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 # --- what it costs and needs
 
 SHOW = """
@@ -460,13 +517,15 @@ def test_a_missing_parser_is_told_with_what_brings_it(write, tmp_path):
 
 
 def test_how_long_one_file_takes(run, write):
+    """Processor time: the wall belongs to whoever else is on the machine. ``benchmarks/lint.py`` holds the aim."""
     write(a_sql=BAD)
     took = []
     for _ in range(5):
-        start = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         run("lint", "m/a.sql")
-        took.append(time.monotonic() - start)
-    print(f"dbsec migrate lint, one file: {1000 * min(took):.0f} ms (aim: 250)")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    print(f"dbsec migrate lint, one file: {1000 * min(took):.0f} ms of CPU")
     assert min(took) < 1.0
 
 

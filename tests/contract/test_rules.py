@@ -51,7 +51,7 @@ def test_postgresql_proves_it(name, bench, pg_major):
         assert suite.proofs(rule, bench) == []
 
 
-@pytest.mark.pg(*MAJORS)
+@pytest.mark.pg(15, 18)  # what is offered differs between before 18 and 18
 @pytest.mark.parametrize("name", RULES)
 def test_what_it_offers_instead_runs(name, bench, pg_major):
     rule = RULES[name]

@@ -80,9 +80,7 @@ ERRORS = {
     "index concurrently": Case("CREATE INDEX CONCURRENTLY ON users (name)"),
     "index on a new table": Case("CREATE TABLE t (a int); CREATE INDEX ON t (a)"),
     "index on a new table, schema unknown": Case("CREATE TABLE t (a int); CREATE INDEX ON t (a)", known=False),
-    "index on a filled new table": Case(
-        "CREATE TABLE t AS SELECT id FROM users; CREATE INDEX ON t (id)", ("MIG101",)
-    ),
+    "index on a filled new table": Case("CREATE TABLE t AS SELECT id FROM users; CREATE INDEX ON t (id)", ("MIG101",)),
     "index in a DO block": Case("DO $$ BEGIN CREATE INDEX ON users (name); END $$", ("MIG101",)),
     "index by EXECUTE": Case("DO $$ BEGIN EXECUTE 'CREATE INDEX ON users (name)'; END $$", ("MIG101",)),
     "index on a materialized view": Case("CREATE INDEX ON sales (n)", ("MIG101",)),
@@ -138,7 +136,7 @@ ERRORS = {
         "ALTER TABLE keyless ADD PRIMARY KEY USING INDEX keyless_id_idx"
     ),
     "inline unique": Case("ALTER TABLE users ADD COLUMN x int UNIQUE", ("MIG108",)),
-    "inline primary key": Case("ALTER TABLE keyless ADD COLUMN x int PRIMARY KEY", ("MIG108",)),
+    "inline primary key without a value, which fails": Case("ALTER TABLE keyless ADD COLUMN x int PRIMARY KEY"),
     "unique of a quoted table": Case('ALTER TABLE app."Order Lines" ADD UNIQUE ("Order")', ("MIG108",)),
     "unique on a partitioned table": Case("ALTER TABLE events ADD UNIQUE (id, day)", ("MIG108",)),
     "unique on a new table": Case("CREATE TABLE t (a int); ALTER TABLE t ADD UNIQUE (a)"),
@@ -207,9 +205,7 @@ ERRORS = {
     "varchar to text": Case("ALTER TABLE users ALTER COLUMN name TYPE text"),
     "varchar to text with USING": Case("ALTER TABLE users ALTER COLUMN name TYPE text USING name::text"),
     "longer varchar under a CHECK": Case("ALTER TABLE users ALTER COLUMN email TYPE varchar(200)", ("MIG213",)),
-    "longer varchar in an expression index": Case(
-        "ALTER TABLE users ALTER COLUMN code TYPE varchar(20)", ("MIG213",)
-    ),
+    "longer varchar in an expression index": Case("ALTER TABLE users ALTER COLUMN code TYPE varchar(20)", ("MIG213",)),
     "wider numeric": Case("ALTER TABLE users ALTER COLUMN score TYPE numeric(12, 2)"),
     "other scale": Case("ALTER TABLE users ALTER COLUMN score TYPE numeric(12, 3)", ("MIG201",)),
     "timestamptz, zone not known": Case("ALTER TABLE users ALTER COLUMN born TYPE timestamptz", ("MIG201",)),
@@ -235,14 +231,18 @@ ERRORS = {
     "column": Case("ALTER TABLE users ADD COLUMN x int"),
     "column with a constant": Case("ALTER TABLE users ADD COLUMN x int NOT NULL DEFAULT 5"),
     "column with now()": Case("ALTER TABLE users ADD COLUMN x timestamptz NOT NULL DEFAULT now()"),
-    "column with a volatile default": Case("ALTER TABLE users ADD COLUMN x uuid DEFAULT gen_random_uuid()", ("MIG202",)),
+    "column with a volatile default": Case(
+        "ALTER TABLE users ADD COLUMN x uuid DEFAULT gen_random_uuid()", ("MIG202",)
+    ),
     "column with clock_timestamp": Case(
         "ALTER TABLE users ADD COLUMN x timestamptz DEFAULT clock_timestamp() NOT NULL", ("MIG202",)
     ),
     "column with nextval": Case(
         "CREATE SEQUENCE s; ALTER TABLE users ADD COLUMN x bigint DEFAULT nextval('s')", ("MIG202",)
     ),
-    "column with an unknown function": Case("ALTER TABLE users ADD COLUMN x text DEFAULT mine()", ("MIG202",), known=False),
+    "column with an unknown function": Case(
+        "ALTER TABLE users ADD COLUMN x text DEFAULT mine()", ("MIG202",), known=False
+    ),
     "column with a volatile default and a check": Case(
         "ALTER TABLE users ADD COLUMN x float8 DEFAULT random() CHECK (x >= 0)", ("MIG202",)
     ),
@@ -339,9 +339,7 @@ ERRORS = {
     "inline references with a default": Case(
         "ALTER TABLE orders ADD COLUMN x bigint DEFAULT 1 REFERENCES users", ("MIG208",)
     ),
-    "foreign key of a new table": Case(
-        "CREATE TABLE t (a bigint); ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES users"
-    ),
+    "foreign key of a new table": Case("CREATE TABLE t (a bigint); ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES users"),
     "foreign key not enforced": Case(
         "ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users NOT ENFORCED", major=18
     ),
@@ -401,7 +399,8 @@ ERRORS = {
     "domain constraint": Case("ALTER DOMAIN app.plain ADD CONSTRAINT c CHECK (VALUE <> '')", ("MIG214",)),
     "domain constraint not valid": Case("ALTER DOMAIN app.plain ADD CONSTRAINT c CHECK (VALUE <> '') NOT VALID"),
     "domain constraint validated": Case(
-        "ALTER DOMAIN app.plain ADD CONSTRAINT c CHECK (VALUE <> '') NOT VALID; ALTER DOMAIN app.plain VALIDATE CONSTRAINT c",
+        "ALTER DOMAIN app.plain ADD CONSTRAINT c CHECK (VALUE <> '') NOT VALID;"
+        "ALTER DOMAIN app.plain VALIDATE CONSTRAINT c",
         ("MIG214",),
     ),
     "domain that no table uses": Case("ALTER DOMAIN app.email ADD CONSTRAINT c CHECK (VALUE <> '')"),
@@ -413,7 +412,7 @@ ERRORS = {
     "comment": Case("COMMENT ON COLUMN users.name IS 'x'"),
     "view": Case("CREATE OR REPLACE VIEW v AS SELECT id FROM users"),
     "update in a batch": Case("UPDATE users SET name = 'x' WHERE id BETWEEN 1 AND 500"),
-    "index that is rolled back": Case("BEGIN; ALTER TABLE users ADD COLUMN x int; ROLLBACK; ALTER TABLE users ADD COLUMN x int"),
+    "index that is rolled back": Case("BEGIN; ALTER TABLE users ADD x int; ROLLBACK; ALTER TABLE users ADD x int"),
 }
 
 
@@ -427,9 +426,7 @@ WARNINGS = {
     "drop index if exists, unknown": Case("DROP INDEX IF EXISTS i", ("MIG102",), known=False),
     "drop index concurrently": Case("DROP INDEX CONCURRENTLY users_name_idx"),
     "drop the index of a new table": Case("CREATE TABLE t (a int); CREATE INDEX i ON t (a); DROP INDEX i"),
-    "drop the index of a partitioned table": Case(
-        "DROP INDEX e", setup=SCHEMA + "CREATE INDEX e ON events (kind);"
-    ),
+    "drop the index of a partitioned table": Case("DROP INDEX e", setup=SCHEMA + "CREATE INDEX e ON events (kind);"),
     "detach": Case("ALTER TABLE logs DETACH PARTITION logs_2024", ("MIG106",)),
     "create table references": Case(
         "CREATE TABLE t (id bigint, a bigint REFERENCES users); CREATE INDEX ON t (a)", ("MIG110",)
@@ -444,8 +441,7 @@ WARNINGS = {
         "CREATE TABLE p (id bigint PRIMARY KEY); CREATE TABLE t (a bigint PRIMARY KEY REFERENCES p)"
     ),
     "foreign key without an index": Case(
-        "SET lock_timeout = '2s';"
-        'ALTER TABLE app."Order Lines" ADD FOREIGN KEY ("Order") REFERENCES orders NOT VALID',
+        'SET lock_timeout = \'2s\';ALTER TABLE app."Order Lines" ADD FOREIGN KEY ("Order") REFERENCES orders NOT VALID',
         ("MIG114",),
     ),
     "foreign key with an index": Case(

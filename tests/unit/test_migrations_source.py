@@ -159,6 +159,10 @@ SELECT 5/
     ]
 
 
+def test_liquibase_without_a_changeset_is_read_as_it_is(tmp_path: Path) -> None:
+    assert statements(one(tmp_path, "x.sql", "-- liquibase formatted sql\nSELECT 1;")) == [(2, "SELECT 1", 1)]
+
+
 def test_what_only_psql_understands_is_blanked_and_every_place_kept(tmp_path: Path) -> None:
     text = r"""\set ON_ERROR_STOP on
 -- \c x

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from dbsec import __version__, discovery, log
 from dbsec.cli import commands, exits
+from dbsec.cli.parameters import lighten, lightened
 from dbsec.errors import DbsecError, ProgramMissing
 
 _EXTRAS = {"pglast": "migrations"}  # what brings a package, where it is not the lab
@@ -41,7 +42,11 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(loaded.COMMAND)
         command.name = cmd_name
         command.help = command.help or loaded.__doc__
+        lighten(command)
         return command
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return lightened(super().get_params(ctx))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         self._in_help = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import tempfile
 import tokenize
@@ -38,11 +37,13 @@ def read(folder: str, files: Sequence[str], *, asked: bool = False) -> tuple[lis
         return [], unread
     project = _project_of(Path(folder).resolve())
     answers, failure = _run(ordered, project)
+    if not answers:
+        return [], [*unread, Unread(folder, 0, failure, hint="pip install alembic")]
     scripts: list[Script] = []
     for revision in ordered:
         answer = answers.get(revision.path)
         if answer is None:
-            unread.append(Unread(revision.path, 0, failure or "gave no answer", hint=_hint(revision)))
+            unread.append(Unread(revision.path, 0, failure, hint=_hint(revision)))
             continue
         if error := answer.get("error"):
             unread.append(_stopped(revision, error))
@@ -67,7 +68,7 @@ def _run(revisions: Sequence[Revision], project: Path) -> tuple[dict[str, dict[s
         for turn in range(_MOST_RESTARTS):
             out = Path(folder, f"{turn}.jsonl")
             failure = _child(left, project, out)
-            answered = [json.loads(line) for line in _lines(out)]
+            answered = _answers(out)
             if any("missing" in answer for answer in answered):
                 return {}, "Alembic is not installed beside dbsec"
             answers |= {answer["path"]: answer for answer in answered}
@@ -79,19 +80,20 @@ def _run(revisions: Sequence[Revision], project: Path) -> tuple[dict[str, dict[s
     return answers, failure
 
 
-def _lines(out: Path) -> list[str]:
+def _answers(out: Path) -> list[dict[str, Any]]:
+    """Read what the child has written; where it died in the middle of a line, that one is left out."""
     try:
-        return [line for line in out.read_text(encoding="utf-8").split("\n") if line.endswith("}")]
-    except OSError:
+        lines = out.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line.endswith("}")]
+    except (OSError, ValueError):
         return []
 
 
 def _child(paths: Sequence[str], project: Path, out: Path) -> str:
     """Run the child; returns what it died of, or nothing."""
-    places = [place for place in sys.path if place]
     asked = {"paths": [str(Path(path).absolute()) for path in paths], "names": list(paths), "out": str(out)}
     asked["project"] = [str(one) for one in (project, project / "src") if one.is_dir()]
-    env = {"PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
+    env = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
     try:
         process.run([sys.executable, "-P", _CHILD], cwd=project, env=env, stdin=json.dumps(asked), timeout_s=_TIMEOUT_S)
     except ProgramError as exc:

@@ -26,8 +26,9 @@ def disagreements(
 ) -> tuple[str, ...]:
     """Say in sentences where the two part, nothing where they do not.
 
-    ``tables``: those that were there before the release; what it makes itself is nobody's yet. ``held``: what its transaction had locked already, so that
-    nothing new was seen. What an ``unsure`` foretelling says beyond what happened is no disagreement.
+    ``tables``: those that were there before the release; what it makes itself is nobody's yet. ``held``: what its
+    transaction had locked already, so that nothing new was seen. Where the foretelling is ``unsure``, what it says
+    beyond what happened is no disagreement.
     """
     found = []
     if foretold.fails:

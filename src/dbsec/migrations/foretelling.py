@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from dbsec.findings import Severity
 from dbsec.migrations.effects import together
@@ -14,45 +15,48 @@ from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script
 from dbsec.migrations.statement import Origin, Statement
 
-_Key = tuple[str, int, int, str]
+LISTENS = "listens"
+Key = tuple[str, int, int, str]
 
 
-def foretold(scripts: Sequence[Script], schema: Schema, major: int) -> dict[_Key, Effect]:
+def foretold(scripts: Sequence[Script], schema: Schema, major: int) -> dict[Key, Effect]:
     """Foretell every statement that a client sends (what stands in a DO block counts for the block), by ``key``.
 
     ``schema`` is changed, as by ``lint``.
     """
-    seen: dict[_Key, list[Effect]] = {}
-    outer: list[_Key] = []
+    listener = Listener()
+    lint(scripts, schema=schema, options=Options(major, rules={LISTENS: listener.rule()}))
+    return listener.heard()
 
-    def listen(step: Step) -> Iterator[Hit]:
+
+class Listener:
+    """Hears every effect beside the rules: the engine of the linter stays the only one that walks a release."""
+
+    def __init__(self) -> None:
+        self._effects: dict[Key, list[Effect]] = {}
+        self._outer: Key | None = None
+
+    def heard(self) -> dict[Key, Effect]:
+        """Join what was heard of each statement."""
+        return {where: together(effects) for where, effects in self._effects.items()}
+
+    def rule(self) -> Rule:
+        """Make the rule, which finds nothing."""
+        example = Example("", "", "", Refused(""))
+        words: dict[str, Any] = {"title": "", "effect": "", "instead": "", "example": example, "source": ()}
+        severity, hazard = Severity.WARNING, Hazard.UNSAFE
+        return Rule(
+            "MIG000", LISTENS, severity=severity, hazard=hazard, applies=(Operation,), match=self._hear, **words
+        )
+
+    def _hear(self, step: Step) -> tuple[Hit, ...]:
         if step.statement.origin is Origin.DIRECT:
-            outer[:] = [key(step.statement)]
-        if not isinstance(step.operation, TransactionControl) and outer:
-            seen.setdefault(outer[0], []).append(step.effect)
-        return iter(())
-
-    lint(scripts, schema=schema, options=Options(major, rules={"listens": _listener(listen)}))
-    return {where: together(effects) for where, effects in seen.items()}
+            self._outer = key(step.statement)
+        if self._outer is not None and not isinstance(step.operation, TransactionControl):
+            self._effects.setdefault(self._outer, []).append(step.effect)
+        return ()
 
 
-def key(statement: Statement) -> _Key:
+def key(statement: Statement) -> Key:
     """Tell one statement of a release from another."""
     return statement.script.path, statement.line, statement.start, statement.text
-
-
-def _listener(listen: object) -> Rule:
-    """Make a rule that finds nothing and hears everything: the engine stays the only one that walks a release."""
-    return Rule(
-        code="MIG000",
-        name="listens",
-        title="",
-        severity=Severity.WARNING,
-        hazard=Hazard.UNSAFE,
-        applies=(Operation,),
-        match=listen,  # type: ignore[arg-type]
-        effect="",
-        instead="",
-        example=Example("", "", "", Refused("")),
-        source=(),
-    )

@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 
 import psycopg
 
+from dbsec.migrations import relations
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
 from dbsec.migrations.notices import Notice, proofs_in, work_in
+from dbsec.migrations.relations import Relation, scanned, spoken_of, strongest, written
 from dbsec.migrations.waiting import Locks, Run, holding, locks_of
-
-MANY_ROWS = 100
-"""From so many rows on, writing them is counted as work; a test database has few more."""
 
 NOT_IN_TRANSACTION = ("25001", "2D000")
 _RUNS_ALONE = {"LockStmt", "DeclareCursorStmt"}  # refused outside of a transaction: ours must not hide that
 _PLAIN = {"TransactionStmt", "VariableSetStmt", "DiscardStmt"}  # lock nothing, and ask for an untouched transaction
 _MOVES_FILES = {"TruncateStmt"}  # a new file, but no row is written
+_HIDES_TRUNCATE = {"DoStmt", "CallStmt", "SelectStmt"}  # a new file in a body counts where a rewrite is told
 _WRITES_ROWS = {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CopyStmt", "DoStmt", "CallStmt"}
 _READS_ROWS = _WRITES_ROWS - {"DoStmt", "CallStmt"} | {"CreateTableAsStmt"}  # not to check them
-_MOST_HOLDERS = 16
 
-_RELATIONS: LiteralString = """
-SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
-       coalesce(pg_relation_filenode(c.oid), 0)::bigint,
-       pg_stat_get_xact_numscans(c.oid),
-       pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid)
-         + pg_stat_get_xact_tuples_deleted(c.oid),
-       coalesce((SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1), 0)::bigint,
-       coalesce((SELECT indrelid FROM pg_index WHERE indexrelid = c.oid), 0)::bigint
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast'
-   AND set_config('client_min_messages', 'debug1', false) IS NOT NULL
-"""
 _FOREIGN_KEYS: LiteralString = "SELECT conrelid::bigint FROM pg_constraint WHERE contype = 'f' AND conname = %s"
-
-
-@dataclass(frozen=True, slots=True)
-class _Relation:
-    oid: int
-    name: Name
-    kind: str
-    file: int
-    scans: int
-    written: int
-    parent: int
-    indexes: int
-
-    @property
-    def is_table(self) -> bool:
-        return self.kind in "rpmfv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +57,7 @@ class Observer:
     _notices: list[Notice] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.actor.prepare_threshold = None  # a script may say DISCARD ALL, which drops what the driver has prepared
         self.actor.add_notice_handler(
             lambda d: self._notices.append(
                 Notice(d.severity_nonlocalized or "", d.sqlstate or "", d.message_primary or "")
@@ -169,7 +140,7 @@ class Observer:
         self._notices.clear()
         run = Run(self.actor, text)
         started = time.monotonic()
-        with holding(_spoken_of(text, before), self.connect) as holders:
+        with holding(spoken_of(text, before), self.connect) as holders:
             run.watch(self.watcher, holders)
         seconds = time.monotonic() - started
         error = _reason(run.error) if run.error else None
@@ -187,36 +158,36 @@ class Observer:
         loud = tuple(notice for notice in self._notices if not notice.severity.startswith("DEBUG"))
         return Observed(effect, error, loud, seconds)
 
-    def _beside(self, seen: Observed, before: dict[int, _Relation], held: Locks) -> Observed:
+    def _beside(self, seen: Observed, before: dict[int, Relation], held: Locks) -> Observed:
         tables = frozenset(relation.name for relation in before.values() if relation.is_table)
-        return replace(seen, tables=tables, held=dict(_strongest(held, before)))
+        return replace(seen, tables=tables, held=dict(strongest(held, before)))
 
-    def _relations(self) -> dict[int, _Relation]:
-        rows = self.actor.execute(_RELATIONS).fetchall()
-        return {oid: _Relation(oid, Name(_schema(schema), name), *rest) for oid, schema, name, *rest in rows}
+    def _relations(self) -> dict[int, Relation]:
+        return relations.read(self.actor)
 
     def _locks(self) -> Locks:
         return locks_of(self.actor.info.backend_pid, self.watcher)
 
-    def _effect(self, kind: str, before: dict[int, _Relation], after: dict[int, _Relation], locks: Locks) -> Effect:
+    def _effect(self, kind: str, before: dict[int, Relation], after: dict[int, Relation], locks: Locks) -> Effect:
         """Put together what only existed before the statement: what it makes is nobody's yet."""
         tables = {oid: seen for oid, seen in before.items() if seen.is_table}
-        strongest = _strongest(locks, before)
+        mine = strongest(locks, before)
         locked = {oid for oid, _ in locks}
         work = self._work(kind, tables, after, locked)
-        work |= _written(tables, after) if kind in _WRITES_ROWS else set()
+        work |= written(tables, after) if kind in _WRITES_ROWS else set()
         if kind not in _READS_ROWS | _MOVES_FILES and not any(task.work is Work.FK_SCAN for task in work):
-            work |= _scanned(tables, after, dict(strongest), {task.table for task in work})
-        return Effect(strongest, tuple(sorted(work, key=lambda t: (t.table, t.work))), proofs_in(self._notices))
+            work |= scanned(tables, after, dict(mine), {task.table for task in work})
+        return Effect(mine, tuple(sorted(work, key=lambda t: (t.table, t.work))), proofs_in(self._notices))
 
-    def _work(
-        self, kind: str, tables: dict[int, _Relation], after: dict[int, _Relation], locked: set[int]
-    ) -> set[Task]:
+    def _work(self, kind: str, tables: dict[int, Relation], after: dict[int, Relation], locked: set[int]) -> set[Task]:
         if kind in _MOVES_FILES:
             return set()
+        told_work = work_in(self._notices)
         moved = {t.name for oid, t in tables.items() if t.kind in "rm" and oid in after and after[oid].file != t.file}
+        if kind in _HIDES_TRUNCATE:
+            moved = {name for name in moved if any(t.work is Work.REWRITE and t.table == name.name for t in told_work)}
         found = {Task(Work.REWRITE, name, "its file is new") for name in moved}
-        for told in work_in(self._notices):
+        for told in told_work:
             oids = self._by_constraint(told.constraint) if told.constraint else _named(told.table, tables)
             for oid in (oids & locked or oids) & tables.keys():
                 if tables[oid].kind not in "rm":  # of a partitioned table its partitions are read
@@ -232,54 +203,8 @@ class Observer:
         return {row[0] for row in self.actor.execute(_FOREIGN_KEYS, [name])}
 
 
-def _strongest(locks: Locks, relations: dict[int, _Relation]) -> tuple[tuple[Name, LockMode], ...]:
-    """Pair each table with the strongest of its locks; ACCESS SHARE, which everyone takes, is left out."""
-    found: dict[Name, LockMode] = {}
-    for oid, mode in locks:
-        if oid in relations and relations[oid].is_table and mode > LockMode.ACCESS_SHARE:
-            name = relations[oid].name
-            found[name] = max(mode, found.get(name, mode))
-    return tuple(sorted(found.items()))
-
-
-def _schema(name: str) -> str:
-    return "pg_temp" if name.startswith("pg_temp_") else name
-
-
-def _named(name: str, tables: dict[int, _Relation]) -> set[int]:
+def _named(name: str, tables: dict[int, Relation]) -> set[int]:
     return {oid for oid, table in tables.items() if table.name.name == name}
-
-
-def _written(tables: dict[int, _Relation], after: dict[int, _Relation]) -> set[Task]:
-    rows = {t.name: after[oid].written - t.written for oid, t in tables.items() if oid in after}
-    return {Task(Work.WRITE, name, f"{count} rows") for name, count in rows.items() if count >= MANY_ROWS}
-
-
-def _scanned(
-    tables: dict[int, _Relation], after: dict[int, _Relation], locks: dict[Name, LockMode], known: set[Name]
-) -> set[Task]:
-    """Find scans that no message tells: a counter went up on a table that the statement has locked."""
-    return {
-        Task(Work.SCAN, t.name, "its counter of scans went up")
-        for oid, t in tables.items()
-        if oid in after
-        and after[oid].scans > t.scans
-        and t.name not in known
-        and locks.get(t.name, LockMode.ACCESS_SHARE) >= LockMode.SHARE_UPDATE_EXCLUSIVE
-    }
-
-
-def _spoken_of(text: str, relations: dict[int, _Relation]) -> list[Name]:
-    """Find the tables that a statement names, those of indexes that it names, and their parents and partitions."""
-    words = set(re.findall(r"[\w$]+", text.lower()))
-    named = {oid for oid, seen in relations.items() if seen.name.name.lower() in words}
-    named |= {seen.indexes for oid, seen in relations.items() if oid in named and seen.indexes}
-    for _ in range(3):
-        named |= {seen.parent for oid, seen in relations.items() if oid in named and seen.parent}
-        named |= {oid for oid, seen in relations.items() if seen.parent in named and seen.kind in "rp"}
-    chosen = [seen.name for oid, seen in relations.items() if oid in named and seen.kind in "rp"]
-    everything: Iterable[Name] = (seen.name for seen in relations.values() if seen.kind in "rp")
-    return sorted(chosen or everything)[:_MOST_HOLDERS]
 
 
 def _reason(exc: BaseException) -> tuple[str, str]:

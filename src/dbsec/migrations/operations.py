@@ -307,7 +307,7 @@ class CreateTable(Operation):
     """``like``: tables of LIKE. ``partition_by``: strategy and key columns (an expression is "").
 
     ``including``: what INCLUDING names for each of ``like``: defaults, constraints, identity, generated, indexes.
-    A column of PARTITION OF or OF that only adds to an inherited one has ``Type("")``.
+    A column of PARTITION OF or OF that only adds to an inherited one has ``Type("")``. ``of_type``: of CREATE TABLE … OF.
     """
 
     table: Name
@@ -322,6 +322,7 @@ class CreateTable(Operation):
     if_not_exists: bool = False
     including: tuple[frozenset[str], ...] = ()
     foreign: bool = False
+    of_type: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,14 +471,20 @@ class AlterDomain(Operation):
 
 @dataclass(frozen=True, slots=True)
 class CreateSequence(Operation):
+    """``owned_by``: table and column."""
+
     name: Name
     type: Type | None = None
+    owned_by: tuple[Name, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AlterSequence(Operation):
+    """``owned_by`` is None for OWNED BY NONE too; ``options`` tells."""
+
     name: Name
     options: tuple[str, ...] = ()
+    owned_by: tuple[Name, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

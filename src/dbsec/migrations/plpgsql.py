@@ -180,7 +180,7 @@ class _Body:
         line = self._line(body, expression)
         line += expression.encode("utf-8", "replace")[:place].count(b"\n")
         for text in texts:
-            if not isinstance(text, str) or text.lstrip().startswith(UNKNOWN):
+            if not isinstance(text, str):
                 self._do.node["dbsec_dynamic"] = True
             else:
                 self._add(literals.placed(text), line, Origin.EXECUTE, sure=UNKNOWN not in text)

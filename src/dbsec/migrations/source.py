@@ -38,14 +38,16 @@ def read(
             scripts.append(_script("-", stdin or "", unread))
             continue
         unread += found.unread
+        root = Path(found.root)
+        place = root.absolute().as_posix()
         for name in _in_order(found):
-            path = str(Path(found.root, name))
+            path = str(root / name)
             content = walk.content_of(path, most_bytes=MOST_BYTES)
             text = content if isinstance(content, Unread) else _decoded(path, content)
             if isinstance(text, Unread):
                 unread.append(text)
             else:
-                scripts.append(_script(path, text, unread))
+                scripts.append(_script(path, text, unread, f"{place}/{name}"))
         for folder, files in found.revisions.items():
             from dbsec.migrations import alembic
 
@@ -128,8 +130,8 @@ def _decoded(path: str, content: bytes) -> str | Unread:
     return " " + text[1:] if text.startswith("\ufeff") else text
 
 
-def _script(path: str, text: str, unread: list[Unread]) -> Script:
-    head, place = text[:_HEAD], Path(path).absolute().as_posix()
+def _script(path: str, text: str, unread: list[Unread], place: str = "") -> Script:
+    head = text[:_HEAD]
     owner = next(
         (
             tool

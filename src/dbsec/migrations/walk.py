@@ -115,7 +115,8 @@ def content_of(path: str, *, most_bytes: int) -> bytes | Unread:
     """Read a file whole, or tell why not."""
     try:
         with Path(path).open("rb") as stream:
-            content = stream.read(most_bytes + 1)
+            size = os.fstat(stream.fileno()).st_size  # 0 of a pipe; a size to read is allocated before it is read
+            content = stream.read(most_bytes + 1) if not size or size > most_bytes else stream.read()
     except PermissionError:
         return _denied(path)
     except OSError as exc:

@@ -112,17 +112,17 @@ class Bench:
     scratch: Scratch
 
     @contextmanager
-    def set_up(self, setup: str) -> Iterator[Conninfo]:
-        """Give a fresh database after ``setup``."""
-        with self.scratch.fresh() as conninfo:
-            with connect(conninfo) as session:
-                for statement in direct(setup):
-                    session.execute(statement.text.encode())
-            yield conninfo
+    def set_up(self, setup: str) -> Iterator[tuple[Conninfo, psycopg.Connection[Any]]]:
+        """Give a fresh database after ``setup``, and a session there."""
+        with self.scratch.fresh() as (conninfo, session):
+            for statement in direct(setup):
+                session.execute(statement.text.encode())
+            session.execute("RESET ALL")
+            yield conninfo, session
 
     def run(self, setup: str, script: str, question: str = "", *, meanwhile: Meanwhile | None = None) -> Ran:
         """Run a script as psql would after ``setup``, and ask ``question`` then, in a transaction that is undone."""
-        with self.set_up(setup) as conninfo, connect(conninfo) as actor, connect(conninfo) as watcher:
+        with self.set_up(setup) as (conninfo, watcher), connect(conninfo) as actor:
             observer = Observer(actor, watcher, lambda: connect(conninfo))
             old = frozenset(observer.tables())
             with meanwhile.beside(actor, conninfo) if meanwhile else nullcontext():
@@ -133,7 +133,7 @@ class Bench:
 
     def ask(self, setup: str, question: str) -> Answer:
         """Ask after ``setup`` alone."""
-        with self.set_up(setup) as conninfo, connect(conninfo) as session:
+        with self.set_up(setup) as (_, session):
             return ask(session, question)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import Any
@@ -162,8 +161,7 @@ class _Behind:
 
 def _behind(proof: Queues, setup: str, script: str, bench: Bench, *, patience_s: float) -> _Behind:
     seen = _Behind()
-    with bench.set_up(setup) as conninfo, ExitStack() as stack:
-        blocker, actor, reader = (stack.enter_context(connect(conninfo)) for _ in range(3))
+    with bench.set_up(setup) as (conninfo, reader), connect(conninfo) as blocker, connect(conninfo) as actor:
         blocker.execute("BEGIN")
         blocker.execute(proof.blocker.encode())
         pid = actor.info.backend_pid

@@ -12,6 +12,10 @@ from psycopg import sql
 
 from dbsec.pg import Conninfo, connect
 
+_THROW_OUT: LiteralString = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 _SCHEMAS: LiteralString = """
 SELECT nspname FROM pg_namespace WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'
 """
@@ -44,41 +48,46 @@ class Server(Protocol):
 
 @dataclass(slots=True)
 class Scratch:
-    """One database of ``server``, by ``name``, that ``fresh`` empties."""
+    """One database of ``server``, by ``name``, that ``fresh`` empties.
+
+    It keeps one session of its own there: to open one takes longer than most examples run.
+    """
 
     server: Server
     name: str
     _conninfo: Conninfo | None = None
+    _session: psycopg.Connection[Any] | None = None
 
     @contextmanager
-    def fresh(self) -> Iterator[Conninfo]:
-        """Give the empty database as its superuser; whoever still is in it afterwards is thrown out."""
-        if self._conninfo is None:
+    def fresh(self) -> Iterator[tuple[Conninfo, psycopg.Connection[Any]]]:
+        """Give the empty database as its superuser, and the session that is kept; who is left there is thrown out."""
+        if self._conninfo is None or self._session is None:
             self._conninfo = self.server.create_database(self.name)
-        yield self._conninfo
-        if not self._emptied(self._conninfo):
-            self.drop()
+            self._session = connect(self._conninfo)
+            self._session.prepare_threshold = None  # DISCARD ALL drops what the driver has prepared
+        try:
+            yield self._conninfo, self._session
+        finally:
+            if not _emptied(self._session):
+                self.drop()
 
     def drop(self) -> None:
         """Drop the database; the next ``fresh`` makes it again."""
+        if self._session is not None:
+            self._session.close()
         self.server.drop_database(self.name)
-        self._conninfo = None
-
-    def _emptied(self, conninfo: Conninfo) -> bool:
-        with connect(conninfo) as session:
-            session.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            try:
-                _empty(session)
-            except psycopg.Error:
-                return False
-            left = session.execute(_LEFT).fetchone()
-            return left is not None and left[0] == 0
+        self._conninfo = self._session = None
 
 
-def _empty(session: psycopg.Connection[Any]) -> None:
-    for (name,) in session.execute(_SCHEMAS).fetchall():
-        session.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
-    session.execute("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO public")
+def _emptied(session: psycopg.Connection[Any]) -> bool:
+    try:
+        session.execute("ROLLBACK")
+        session.execute("DISCARD ALL")
+        session.execute(_THROW_OUT)
+        for (name,) in session.execute(_SCHEMAS).fetchall():
+            session.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(name)))
+        session.execute("CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO public")
+        left = session.execute(_LEFT).fetchone()
+    except psycopg.Error:
+        return False
+    return left is not None and left[0] == 0

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dbsec import discovery, files
+from dbsec import files
 from dbsec.cli import output
 from dbsec.cli.migrate import inputs
+from dbsec.cli.migrate.options import (
+    TEXT,
+    As,
+    Dsn,
+    Form,
+    Output,
+    Paths,
+    Postgres,
+    Schema,
+    Since,
+    Source,
+    Transaction,
+    Version,
+    Wrapped,
+)
 from dbsec.cli.output import Format
 from dbsec.errors import UsageError
 from dbsec.findings import Severity
-from dbsec.report import findings
 
 COMMAND = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
-Form = StrEnum("Form", {name.upper(): name for name in discovery.names_in(findings)})  # type: ignore[misc]
-_TEXT = Form("text")
-
-
-class Transaction(StrEnum):
-    """Who opens a transaction around a file."""
-
-    AUTO = "auto"
-    NONE = "none"
-    FILE = "file"
-
-
-Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Files and folders of migrations; - is stdin.")]
-Dsn = Annotated[str | None, typer.Option("--dsn", metavar="REF", help="A server, as env:NAME or file:PATH of its DSN.")]
-Schema = Annotated[Path | None, typer.Option("--schema", metavar="FILE", help="The deployed schema: pg_dump -s.")]
-Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write there, not to stdout.")]
-Version = Annotated[str | None, typer.Option("--pg-version", help="14 to 18; by default the schema's, else 18.")]
-Wrapped = Annotated[Transaction, typer.Option(help="What opens a transaction around a file; auto: as its tool does.")]
-As = Annotated[Format, typer.Option("--format", help="text or json")]
 
 
 @COMMAND.command()
@@ -46,13 +40,11 @@ def lint(
     schema: Schema = None,
     dsn: Dsn = None,
     stats: Annotated[Path | None, typer.Option(metavar="FILE", help="Sizes and rates, of migrate snapshot.")] = None,
-    form: Annotated[Form, typer.Option("--format", help="How findings are told.")] = _TEXT,
+    form: Annotated[Form, typer.Option("--format", help="How findings are told.")] = TEXT,
     out: Output = None,
     fix: Annotated[bool, typer.Option("--fix", help="Show the mechanical fixes as a diff, and write them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fix: write without asking.")] = False,
-    changed_since: Annotated[
-        str | None, typer.Option(metavar="REV", help="Judge only files changed since; the rest is deployed.")
-    ] = None,
+    changed_since: Since = None,
     baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Hold back the findings that it has.")] = None,
     write_baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the findings there.")] = None,
     waivers: Annotated[
@@ -92,6 +84,51 @@ def lint(
         ignore=tuple(ignore or ()),
     )
     raise typer.Exit(linting.run(asked))
+
+
+@COMMAND.command()
+def trace(
+    paths: Paths,
+    schema: Schema = None,
+    dsn: Dsn = None,
+    postgres: Postgres = Source.WHEEL,
+    existing: Annotated[bool, typer.Option("--existing", help="With --dsn: its tables may be changed.")] = False,
+    changed_since: Since = None,
+    transaction: Wrapped = Transaction.AUTO,
+    form: As = Format.TEXT,
+) -> None:
+    """Replay a migration on a scratch PostgreSQL, and tell what it did beside what the linter foretells.
+
+    Exit code 0: they agree; 1: PostgreSQL did more than was foretold, or refused; 2: wrong usage; 3: could not tell.
+    """
+    inputs.need_parser()
+    from dbsec.cli.migrate import tracing
+
+    wrap = inputs.wrap_of(str(transaction))
+    code = tracing.run(
+        paths,
+        schema=schema,
+        dsn=dsn,
+        postgres=inputs.source_of(str(postgres)),
+        existing=existing,
+        changed_since=changed_since,
+        wrap=wrap,
+        as_json=form is Format.JSON,
+    )
+    raise typer.Exit(code)
+
+
+@COMMAND.command()
+def facts(
+    postgres: Postgres = Source.WHEEL,
+    dsn: Dsn = None,
+    out: Annotated[Path | None, typer.Option("--output", metavar="DIR", help="Write pgNN.json there.")] = None,
+) -> None:
+    """Measure what a PostgreSQL does with each case of the fact base; for those who change the linter."""
+    inputs.need_parser()
+    from dbsec.cli.migrate import tracing
+
+    tracing.facts(inputs.source_of(str(postgres)), dsn, out)
 
 
 @COMMAND.command()

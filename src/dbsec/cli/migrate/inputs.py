@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dbsec.migrations.rule import Rule
     from dbsec.migrations.schema.model import Schema
     from dbsec.migrations.script import Unread, Wrap
+    from dbsec.pg import Conninfo
+    from dbsec.pg.binaries import Source
 
 MAJORS = range(14, 19)
 PROVEN = (15, 17, 18)  # of these; dbsec.pg.binaries.PROVEN would bring the driver
@@ -93,6 +95,13 @@ def wrap_of(transaction: str) -> Wrap | None:
     return None if transaction == "auto" else Wrap(transaction)
 
 
+def source_of(postgres: str) -> Source:
+    """Turn ``--postgres`` into what ``binaries.find`` takes."""
+    from dbsec.pg.binaries import Source
+
+    return Source(postgres)
+
+
 def span_s(given: str) -> float:
     """Read ``10s``, ``500ms``, ``2min``; bare numbers are seconds. Errors: ``UsageError``."""
     match = _SPAN.fullmatch(given.strip())
@@ -101,23 +110,52 @@ def span_s(given: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-@contextmanager
-def connected(reference: str) -> Iterator[psycopg.Connection[Any]]:
-    """Connect to what ``env:NAME`` or ``file:PATH`` says; the server's refusals become ``ConnectError``."""
-    import psycopg
-
-    from dbsec.pg import Conninfo, connect
+def conninfo_of(reference: str) -> Conninfo:
+    """Read the DSN that ``env:NAME`` or ``file:PATH`` refers to. Errors: ``ConfigError``, without the DSN."""
+    from dbsec.pg import Conninfo
     from dbsec.secret import resolve
 
-    conninfo = Conninfo.parse(resolve(reference, environ=os.environ).reveal())
-    with connect(conninfo) as connection:
-        try:
-            yield connection
-        except psycopg.Error as exc:
-            place = f"{conninfo.host}:{conninfo.port}"
-            raise ConnectError(
-                f"{place} refused: {reason(exc)}", sqlstate=exc.sqlstate, hint="psql, as the same user"
-            ) from exc
+    return Conninfo.parse(resolve(reference, environ=os.environ).reveal())
+
+
+@contextmanager
+def connected(reference: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to what a reference says; the server's refusals become ``ConnectError``."""
+    from dbsec.pg import connect
+
+    with connect(conninfo_of(reference)) as connection, refusals():
+        yield connection
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a server refuses into ``ConnectError``."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise ConnectError(
+            f"PostgreSQL refused: {reason(exc)}", sqlstate=exc.sqlstate, hint="psql, as the same user"
+        ) from exc
+
+
+def stdin_text() -> str:
+    """Read standard input. Errors: ``UsageError`` where it is not UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"what came from stdin is not UTF-8: {exc}", hint="iconv -f latin1 -t utf-8") from exc
+
+
+def schema_text(file: Path) -> str:
+    """Read a dump. Errors: ``UsageError``, ``ConfigError``."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"cannot read '{file}': {exc.strerror}", hint=f"ls -l {file}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"'{file}' is not UTF-8: {reason(exc)}", hint="pg_dump -s -E UTF8 -f schema.sql") from exc
 
 
 def schema_of(file: Path | None, dsn: str | None) -> tuple[Schema | None, list[Unread]]:
@@ -133,10 +171,4 @@ def schema_of(file: Path | None, dsn: str | None) -> tuple[Schema | None, list[U
         return None, []
     from dbsec.migrations.schema.dump import from_dump
 
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise UsageError(f"cannot read '{file}': {exc.strerror}", hint=f"ls -l {file}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"'{file}' is not UTF-8: {reason(exc)}", hint="pg_dump -s -E UTF8 -f schema.sql") from exc
-    return from_dump(text, source=str(file))
+    return from_dump(schema_text(file), source=str(file))

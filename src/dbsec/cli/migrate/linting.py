@@ -13,17 +13,19 @@ from dbsec import baseline, files, waivers
 from dbsec.cli import exits
 from dbsec.cli.migrate import inputs
 from dbsec.clock import SYSTEM
-from dbsec.errors import DbsecError, UsageError
+from dbsec.errors import DbsecError
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import lint as linter
 from dbsec.migrations import source
-from dbsec.migrations.lint import Options, Result
+from dbsec.migrations.lint import Located, Options, Result
+from dbsec.migrations.rule import Hazard
 from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.stats import Stats
 from dbsec.migrations.suppress import Suppressed, suppress
 from dbsec.report.findings import Format, NotRead, Results, Words
 
 if TYPE_CHECKING:
+    from dbsec.migrations.names import Name
     from dbsec.migrations.rule import Rule
     from dbsec.migrations.schema.model import Schema
 
@@ -76,7 +78,7 @@ def run(asked: Asked) -> int:
     """Lint, tell, and return the exit code."""
     inputs.need_parser()
     asked = replace(asked, paths=tuple(inputs.paths_of(asked.paths)))
-    stdin = _stdin() if "-" in asked.paths else None
+    stdin = inputs.stdin_text() if "-" in asked.paths else None
     schema, unread = inputs.schema_of(asked.schema, asked.dsn)
     options = _options(asked, schema)
     judged = _judge(asked, options, schema, stdin)
@@ -93,13 +95,6 @@ def run(asked: Asked) -> int:
     results = _results(judged, asked)
     _tell(results, asked)
     return _code(results, asked.fail_on)
-
-
-def _stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"what came from stdin is not UTF-8: {exc}", hint="iconv -f latin1 -t utf-8") from exc
 
 
 def _options(asked: Asked, schema: Schema | None) -> Options:
@@ -163,7 +158,7 @@ def _legend(stats: Stats | None, found: Sequence[Finding], judged: Judged) -> li
     from dbsec.migrations.effects.model import Work
 
     keys = {finding.key for finding in found}
-    blocked = {one.hit.table for one in judged.result.located if one.hit.table and one.finding.key in keys}
+    blocked = {table for one in judged.result.located if one.finding.key in keys and (table := _blocked(one))}
     lines = []
     for table in sorted(blocked, key=str):
         if stats.of(table) is not None:
@@ -175,6 +170,13 @@ def _legend(stats: Stats | None, found: Sequence[Finding], judged: Judged) -> li
         f"how long, by the sizes of {stats.source} at {stats.taken_at} and the rates of the snapshot (no other load):"
     )
     return ["\n".join([head, *lines])]
+
+
+def _blocked(one: Located) -> Name | None:
+    """Tell the table that a finding is about where it blocks."""
+    if one.finding.where["hazard"] not in (Hazard.BLOCKS_ALL, Hazard.BLOCKS_WRITES):
+        return None
+    return one.hit.table or getattr(one.operation, "table", None)
 
 
 def _tell(results: Results, asked: Asked) -> None:

@@ -30,6 +30,8 @@ def add_column(operation: AddColumn, draft: Draft) -> None:
         else:
             draft.fails(f'column "{column.name}" of relation "{table.name.name}" already exists')
         return
+    if table.partition_of:
+        draft.fails("cannot add column to a partition")
     if operation.only and len(draft.family(table)) > 1:
         draft.fails("column must be added to child tables too")
     rewrites = _rewrite(column, draft)
@@ -108,6 +110,9 @@ def _inline(
     elif constraint.kind in _KEYS:
         if constraint.kind is ConstraintKind.PRIMARY_KEY and any(table.of_kind(ConstraintKind.PRIMARY_KEY)):
             draft.fails(f'multiple primary keys for table "{table.name.name}" are not allowed')
+        default = default_of(column, draft)
+        if default is not None and not tree.is_null(default) and not rewritten and draft.filled(table):
+            draft.fails(f"could not create unique index: all rows get the same '{column.name}'")
         draft.does(Work.BUILD, [table], f"{constraint.kind.upper()} needs an index")
     elif constraint.kind is ConstraintKind.FOREIGN_KEY and constraint.references is not None:
         draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *draft.family(draft.table(constraint.references)))

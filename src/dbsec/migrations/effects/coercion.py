@@ -24,6 +24,14 @@ _OTHERS = frozenset(
     | {"regclass", "regtype", "regproc", "regprocedure", "regrole", "regnamespace"}
     | {"int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"}
 )
+_JOINABLE = (
+    {"int2", "int4", "int8", "numeric", "float4", "float8", "oid", "regclass"},
+    {*STRINGS, "char"},
+    {"date", "timestamp", "timestamptz"},
+    {"time", "timetz", "interval"},
+    {"inet", "cidr"},
+    {"bit", "varbit"},
+)
 _PREFERRED = ("text", "oid", "inet")  # of several binary casts the one to these picks the operator class
 # Names of zones whose offset was always 0: a timestamp keeps its bytes when it gets one of them.
 _ZERO = ("utc", "uct", "gmt", "zulu", "universal", "greenwich", "gmt0", "gmt+0", "gmt-0")
@@ -187,6 +195,15 @@ def castable(old: Type, new: Type, schema: Schema, major: int) -> bool:
         return True
     kinds = {user_type(one, schema) for one in (source, target)}
     return bool(kinds & {"base", "range"}) or (source.name, target.name) in _assignments(major)
+
+
+def comparable(one: Type, other: Type, schema: Schema, major: int) -> bool:
+    """Tell whether a foreign key can join two types; true where that is not known for sure."""
+    pair = [base(side, schema)[0] for side in (one, other)]
+    if not all(known(side, schema, major) for side in pair):
+        return True
+    groups = [next((group for group in _JOINABLE if side.name in group), {side.name}) for side in pair]
+    return groups[0] == groups[1] and bool(pair[0].array) == bool(pair[1].array)
 
 
 @cache

@@ -90,14 +90,21 @@ def _refused(operation: AlterColumnType, table: Table, column: Column, draft: Dr
     """What depends on the column and cannot follow it: PostgreSQL refuses, whatever the types are."""
     if found := dependents.refusing_type_change(table, column.name, draft.schema):
         draft.fails(found)
+    for user, name in dependents.tables_with_type(table.name, draft.schema):
+        draft.fails(
+            f'cannot alter table "{table.name.name}" because column "{user.name.name}.{name}" uses its row type'
+        )
     if table.partition_by and column.name in table.partition_by[1]:
         draft.fails(f'cannot alter column "{column.name}" because it is part of the partition key')
     if table.partition_of or any(column.name in draft.table(parent).columns for parent in table.inherits):
         draft.fails(f'cannot alter inherited column "{column.name}"')
     if operation.only and len(draft.family(table)) > 1:
         draft.fails(f'type of inherited column "{column.name}" must be changed in child tables too')
-    if operation.using is None and not coercion.castable(column.type, operation.type, draft.schema, draft.major):
-        draft.fails(f'column "{column.name}" cannot be cast automatically to type {operation.type}')
+    if not coercion.castable(column.type, operation.type, draft.schema, draft.major):
+        if operation.using is None:
+            draft.fails(f'column "{column.name}" cannot be cast automatically to type {operation.type}')
+        elif column.default is not None and not tree.is_null(column.default):
+            draft.fails(f'default for column "{column.name}" cannot be cast automatically to type {operation.type}')
     if operation.using is None and _bits_differ(column.type, operation.type) and draft.filled(table):
         draft.fails(f"bit string length does not match type {operation.type}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dbsec.migrations.effects import dependents
+from dbsec.migrations.effects import coercion, dependents
 from dbsec.migrations.effects.draft import Draft
 from dbsec.migrations.effects.keys import add_key, see_not_null
 from dbsec.migrations.effects.model import LockMode, Work
@@ -43,7 +43,7 @@ def add_constraint(operation: AddConstraint, draft: Draft) -> None:
         case ConstraintKind.FOREIGN_KEY:
             _add_foreign_key(table, constraint, draft)
         case _:
-            add_key(table, constraint, draft)
+            add_key(table, constraint, draft, only=operation.only)
 
 
 def _add_check(operation: AddConstraint, table: Table, draft: Draft) -> None:
@@ -95,8 +95,18 @@ def _add_foreign_key(table: Table, key: Constraint, draft: Draft) -> None:
     draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *holders, *targets)
     if table.partition_by and not key.valid and key.enforced and draft.major < _SINCE_18:
         draft.fails(f'cannot add NOT VALID foreign key on partitioned table "{table.name.name}"')
+    for own, theirs in zip(key.columns, key.referenced_columns or _primary(referenced), strict=False):
+        pair = table.columns.get(own), referenced.columns.get(theirs)
+        if pair[0] and pair[1] and not coercion.comparable(pair[0].type, pair[1].type, draft.schema, draft.major):
+            draft.fails(
+                f'foreign key constraint "{key.name or own}" cannot be implemented: the types have no = operator'
+            )
     if key.valid and key.enforced:
         draft.does(Work.FK_SCAN, [table], f"each row is looked up in {referenced.name}")
+
+
+def _primary(table: Table) -> tuple[str, ...]:
+    return next((key.columns for key in table.of_kind(ConstraintKind.PRIMARY_KEY)), ())
 
 
 def validate_constraint(operation: ValidateConstraint, draft: Draft) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from dbsec.migrations import tree
 from dbsec.migrations.effects import dependents
 from dbsec.migrations.effects.draft import Draft
 from dbsec.migrations.effects.indexes import drop_index
@@ -21,6 +22,7 @@ from dbsec.migrations.operations import (
 )
 from dbsec.migrations.schema import places
 from dbsec.migrations.schema.model import Table
+from dbsec.migrations.statement import Node
 
 _RELATIONS = ("table", "view", "materialized view", "foreign table")
 _ON_TABLE = ("trigger", "policy", "rule")
@@ -66,6 +68,8 @@ def drop(operation: Drop, draft: Draft) -> None:
         _drop_schema(operation, draft)
     elif operation.kind in ("type", "domain"):
         _drop_type(operation, draft)
+    elif operation.kind == "sequence":
+        _drop_sequence(operation, draft)
     elif operation.kind == "statistics":
         _drop_statistics(operation, draft)
     elif operation.kind in _ALONE:
@@ -97,8 +101,13 @@ def _gone(gone: list[Table], draft: Draft, *, cascade: bool, what: str) -> None:
             parent = draft.table(table.partition_of)
             siblings = places.heirs(draft.schema, parent)
             draft.lock(_AX, parent, *(one for one in siblings if one.bound and one.bound.strategy == "default"))
-        for name in dependents.references_of(table):
-            draft.lock(_AX, *draft.family(draft.table(name)))
+            above = {other.name for other, _ in draft.schema.referencing(parent.name)}
+            depending |= above
+            draft.lock(_AX, *(draft.family(parent) if above and cascade else ()))
+        inherited = _keys_from_above(table, names, draft)
+        for key in table.of_kind(ConstraintKind.FOREIGN_KEY):
+            if key.references is not None and (key.columns, key.references) not in inherited:
+                draft.lock(_AX, *draft.family(draft.table(key.references)))
         depending |= {other.name for other, _ in draft.schema.referencing(table.name)}
         depending |= set(dependents.views_above(table.name, draft.schema))
     if depending - names and not cascade:
@@ -106,16 +115,23 @@ def _gone(gone: list[Table], draft: Draft, *, cascade: bool, what: str) -> None:
     draft.lock(_AX, *depending)
 
 
+def _keys_from_above(table: Table, gone: set[Name], draft: Draft) -> set[tuple[tuple[str, ...], Name | None]]:
+    """Foreign keys that a partition has from a parent that stays: the referenced table does not notice it go."""
+    if table.partition_of is None or table.partition_of in gone:
+        return set()
+    parent = draft.table(table.partition_of)
+    return {(key.columns, key.references) for key in parent.of_kind(ConstraintKind.FOREIGN_KEY)}
+
+
 def _drop_on_table(operation: Drop, name: Name, draft: Draft) -> None:
     if operation.if_exists and draft.schema.known and not draft.exists(name):
         return
-    table = draft.table(name)
-    below = (child for child in draft.family(table) if child is not table)
-    draft.lock(_AX, table, *(child for child in below if _bears(child, operation.kind, operation.name.name)))
+    draft.lock(_AX, *_bearing(draft.table(name), operation.kind, draft))
 
 
-def _bears(table: Table, kind: str, name: str) -> bool:
-    return kind == "trigger" and name in table.triggers
+def _bearing(table: Table, kind: str, draft: Draft) -> list[Table]:
+    """A row trigger of a partitioned table stands on each partition too."""
+    return draft.family(table, only=kind != "trigger" or table.partition_by is None)
 
 
 def _drop_schema(operation: Drop, draft: Draft) -> None:
@@ -132,6 +148,24 @@ def _drop_type(operation: Drop, draft: Draft) -> None:
     if users and not operation.cascade:
         draft.fails(f"cannot drop type {operation.name.name} because other objects depend on it")
     draft.lock(_AX, *(table for table, _ in users))
+
+
+def _drop_sequence(operation: Drop, draft: Draft) -> None:
+    users = [
+        table
+        for table in draft.schema.tables.values()
+        for column in table.columns.values()
+        if column.default is not None and operation.name.name in _sequences(column.default)
+    ]
+    if users and not operation.cascade:
+        draft.fails(f"cannot drop sequence {operation.name.name} because other objects depend on it")
+    draft.lock(_AX, *users)
+
+
+def _sequences(default: Node) -> set[str]:
+    """Name the sequences of nextval() in a default."""
+    texts = (tree.constant(call.get("args", [None])[0]) for kind, call in tree.walk(default) if kind == "FuncCall")
+    return {text.rpartition(".")[2].strip('"') for text in texts if text}
 
 
 def _drop_statistics(operation: Drop, draft: Draft) -> None:
@@ -159,7 +193,7 @@ def _renamed_below(operation: Rename, table: Table, draft: Draft) -> Iterable[Ta
         inherited = found is not None and found.kind in (ConstraintKind.CHECK, ConstraintKind.NOT_NULL)
         return below if inherited else []
     if operation.kind in _ON_TABLE:
-        return [child for child in below if _bears(child, operation.kind, operation.name.name)]
+        return _bearing(table, operation.kind, draft)
     return below if operation.kind == "column" else []
 
 

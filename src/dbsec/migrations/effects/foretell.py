@@ -19,7 +19,8 @@ from dbsec.migrations.effects import (
     user_types,
 )
 from dbsec.migrations.effects.draft import Draft
-from dbsec.migrations.effects.model import NOTHING, Effect, LockMode, Task, Work
+from dbsec.migrations.effects.model import NOTHING, Effect, LockMode, Work
+from dbsec.migrations.effects.user_types import uses_new_value
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Operation
 from dbsec.migrations.schema.model import Schema
@@ -54,6 +55,8 @@ def foretell(operation: Operation, schema: Schema, session: Session, *, in_trans
     if function is None:
         return NOTHING
     draft = Draft(schema, session, in_transaction)
+    if session.added_values and in_transaction:
+        uses_new_value(operation, draft)
     function(operation, draft)
     return draft.effect()
 

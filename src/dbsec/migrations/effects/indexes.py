@@ -36,6 +36,9 @@ def create_index(operation: CreateIndex, draft: Draft) -> None:
     draft.lock(mode, *members)
     if operation.only and table.partition_by:
         return
+    keys = {name for name in (table.partition_by or ("", ()))[1] if name}
+    if operation.unique and not keys <= set(operation.columns):
+        draft.fails("unique constraint on partitioned table must include all partitioning columns")
     wanted = _as_index(operation, table)
     for leaf in (member for member in members if member.partition_by is None):
         if not alone and any(matches(wanted, own, draft) for own in leaf.indexes.values()):
@@ -115,6 +118,8 @@ def reindex(operation: Reindex, draft: Draft) -> None:
         if table.partition_by and draft.refused_in_transaction(f"REINDEX {operation.kind.upper()}"):
             return
         leaves = draft.leaves(table)
+        if table.partition_by:
+            draft.lock(LockMode.SHARE, table)
         draft.lock(LockMode.SHARE_UPDATE_EXCLUSIVE if operation.concurrently else LockMode.SHARE, *leaves)
         has_index = [leaf for leaf in leaves if leaf.indexes or not draft.complete(leaf)]
         draft.does(Work.BUILD, has_index, "each row gets an entry in the new index")

@@ -12,11 +12,12 @@ _LOCKS_CHILDREN = 18  # ADD UNIQUE locks inheritance children too
 _EXCLUDES_PARTITIONED = 17
 
 
-def add_key(table: Table, key: Constraint, draft: Draft) -> None:
+def add_key(table: Table, key: Constraint, draft: Draft, *, only: bool = False) -> None:
     """Foretell ADD UNIQUE, PRIMARY KEY or EXCLUDE."""
     draft.lock(LockMode.ACCESS_EXCLUSIVE, table)
     primary = key.kind is ConstraintKind.PRIMARY_KEY
-    below = [member for member in draft.family(table) if member is not table]
+    members = draft.family(table, only=only)
+    below = [member for member in members if member is not table]
     if table.partition_by and not primary and draft.major < _LOCKS_CHILDREN:
         draft.lock(LockMode.SHARE, *below)
     elif table.partition_by or primary or draft.major >= _LOCKS_CHILDREN:
@@ -28,7 +29,7 @@ def add_key(table: Table, key: Constraint, draft: Draft) -> None:
     columns = _columns_of_index(table, key, draft) if key.using_index else key.columns
     _partitioned(table, key, draft)
     for column in columns if primary else ():
-        see_not_null(draft.family(table), column, draft)
+        see_not_null(members, column, draft)
     if not key.using_index:
         draft.does(Work.BUILD, [table], f"{key.kind.upper()} builds its index under the lock")
 
@@ -70,6 +71,8 @@ def _partitioned(table: Table, key: Constraint, draft: Draft) -> None:
 def see_not_null(tables: list[Table], column: str, draft: Draft) -> None:
     """Read each table whose column may hold NULL as far as PostgreSQL can see from its constraints."""
     for table in tables:
+        if table.partition_by and draft.leaves(table) != [table]:
+            continue  # its partitions stand beside it
         found = table.columns.get(column)
         if found is not None and found.not_null:
             draft.proves(f"'{column}' is NOT NULL already")

@@ -82,6 +82,8 @@ class Effect:
 
     def blocking(self, *of: Work) -> tuple[tuple[Task, LockMode], ...]:
         """Pair each task (of some kinds) with the strongest lock held meanwhile that makes writers or readers wait."""
+        if not self.work:
+            return ()
         strongest = max((mode for _, mode in self.locks), default=LockMode.ACCESS_SHARE)
         if not strongest.blocks_writes:
             return ()

@@ -170,6 +170,8 @@ def detach(operation: DetachPartition, draft: Draft) -> None:
         draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *draft.family(draft.table(name)))
     for holder, _ in draft.schema.referencing(parent.name):
         draft.lock(LockMode.ACCESS_EXCLUSIVE, holder)
+        draft.doubts()  # the planner chooses which of the two is read
+        draft.does(Work.SCAN, [child, holder], f"rows of {holder.name} that reference the partition are looked for")
 
 
 def inherit(operation: Inherit, draft: Draft) -> None:

@@ -79,6 +79,8 @@ def set_parameters(operation: SetParameters, draft: Draft) -> None:
     table = _table(operation, draft)
     if table is not None:
         draft.lock(_AX if _STRONG_PARAMETERS & set(operation.names) or table.kind == "view" else _SUX, table)
+        if table.partition_by:
+            draft.fails("cannot specify storage parameters for a partitioned table")
 
 
 def set_expression(operation: SetExpression, draft: Draft) -> None:
@@ -172,8 +174,11 @@ def trigger_state(operation: TriggerState, draft: Draft) -> None:
     table = _table(operation, draft)
     if table is None:
         return
-    below = [child for child in draft.family(table, only=operation.only) if operation.name in child.triggers]
-    draft.lock(_AX if operation.what == "rule" else LockMode.SHARE_ROW_EXCLUSIVE, table, *below)
+    if operation.what == "rule":
+        draft.lock(_AX, table)
+        return
+    cloned = table.partition_by is not None and bool(table.triggers if operation.name is None else operation.name)
+    draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *draft.family(table, only=operation.only or not cloned))
 
 
 def other_clause(operation: AlterOther, draft: Draft) -> None:

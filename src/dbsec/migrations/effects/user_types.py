@@ -10,7 +10,7 @@ from dbsec.migrations.effects import coercion, dependents
 from dbsec.migrations.effects.draft import Draft
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import AlterComposite, AlterDomain, Operation, Type
+from dbsec.migrations.operations import AddColumn, AlterComposite, AlterDomain, Column, Operation, Type
 from dbsec.migrations.schema.model import Table
 
 _CHECKS = ("add constraint", "validate constraint", "set not null")
@@ -48,10 +48,34 @@ def _users(domain: Name, draft: Draft) -> Iterator[tuple[Table, str | None]]:
 
 def alter_composite(operation: AlterComposite, draft: Draft) -> None:
     """Foretell ALTER TYPE … ATTRIBUTE: rows keep their values, unless an attribute's type changes."""
+    for table in draft.schema.tables.values():
+        if table.of_type == draft.schema.qualified(operation.table):
+            draft.lock(LockMode.ACCESS_EXCLUSIVE, table)
+            if not operation.cascade:
+                draft.fails(f'cannot alter type "{operation.table.name}" because it is the type of a typed table')
+            if operation.act == "alter":
+                draft.does(Work.REWRITE, [table], f"each row is a value of the type {operation.table}")
     if operation.act != "alter":
         return
     for table, column in dependents.tables_with_type(operation.table, draft.schema):
         draft.fails(f'cannot alter type "{operation.table.name}" because column "{table.name.name}.{column}" uses it')
+
+
+def uses_new_value(operation: Operation, draft: Draft) -> None:
+    """Refuse a label of an enum in the transaction that added it, where the operation's table has such a column."""
+    name = getattr(operation, "table", None)
+    table = draft.schema.table(name) if isinstance(name, Name) else None
+    for of, values in draft.session.added_values.items():
+        if any(("type", Name(place, of.name)) in draft.schema.new_objects for place in draft.schema.search_path):
+            continue  # a type of this transaction takes it
+        used = next((value for value in sorted(values) if f"'{value}'" in operation.clause), None)
+        columns = [*(table.columns.values() if table else ()), *_own_column(operation)]
+        if used is not None and any(column.type.name == of.name for column in columns):
+            draft.fails(f'unsafe use of new value "{used}" of enum type {of.name}')
+
+
+def _own_column(operation: Operation) -> list[Column]:
+    return [operation.column] if isinstance(operation, AddColumn) else []
 
 
 FORETOLD: dict[type[Operation], Callable[[Any, Draft], None]] = {

@@ -64,7 +64,7 @@ class Limits:
                 return True
             case {"TypeCast": {"arg": inner}} | {"NamedArgExpr": {"arg": inner}}:
                 return self.holds(inner)
-            case {"List": {"items": items}} | {"A_ArrayExpr": {"elements": items}}:
+            case {"List": {"items": items}} | {"A_ArrayExpr": {"elements": items}} | {"RowExpr": {"args": items}}:
                 return all(self.holds(item) for item in items)
             case {"A_Expr": {"kind": "AEXPR_OP", "rexpr": right, **rest}}:
                 return self.holds(right) and ("lexpr" not in rest or self.holds(rest["lexpr"]))

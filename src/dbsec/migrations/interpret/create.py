@@ -9,6 +9,7 @@ from dbsec.migrations import operations as op
 from dbsec.migrations import tree
 from dbsec.migrations.interpret import columns
 from dbsec.migrations.interpret.rows import writes_in_with
+from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Operation
 from dbsec.migrations.statement import Node, Statement
 
@@ -38,6 +39,7 @@ def create_table(node: Node, statement: Statement, *, foreign: bool = False) -> 
         bool(node.get("if_not_exists")),
         tuple(_included(like.get("options", 0)) for like in likes),
         foreign,
+        tree.type_name(node["ofTypename"]) if "ofTypename" in node else None,
         clause=statement.text,
     )
 
@@ -126,13 +128,19 @@ def create_sequence(node: Node, statement: Statement) -> Iterator[Operation]:
     """Read CreateSeqStmt."""
     written = tree.option(node.get("options"), "as")
     kind = columns.type_of(written["arg"]["TypeName"]) if written else None
-    yield op.CreateSequence(tree.name_of(node["sequence"]), kind, clause=statement.text)
+    yield op.CreateSequence(tree.name_of(node["sequence"]), kind, _owner(node), clause=statement.text)
+
+
+def _owner(node: Node) -> tuple[Name, str] | None:
+    written = tree.option(node.get("options"), "owned_by")
+    parts = tree.texts(written["arg"]["List"]["items"]) if written else ()
+    return (tree.dotted(parts[:-1]), parts[-1]) if len(parts) > 1 else None
 
 
 def alter_sequence(node: Node, statement: Statement) -> Iterator[Operation]:
     """Read AlterSeqStmt."""
     options = tuple(item["DefElem"].get("defname", "") for item in node.get("options", ()))
-    yield op.AlterSequence(tree.name_of(node["sequence"]), options, clause=statement.text)
+    yield op.AlterSequence(tree.name_of(node["sequence"]), options, _owner(node), clause=statement.text)
 
 
 def create_trigger(node: Node, statement: Statement) -> Iterator[Operation]:

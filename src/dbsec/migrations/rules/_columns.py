@@ -62,7 +62,8 @@ def _steps(step: Step, operation: AddColumn, parts: list[_source.Part], cause: C
     exists = "IF NOT EXISTS " if operation.if_not_exists else ""
     yield alter(table, f"ADD COLUMN {exists}{' '.join(kept)}")
     yield from _filled(step, column, parts, cause)
-    if cause is not None and (column.not_null or cause is Cause.NUMBERED):
+    keyed = any(part.kind == "PRIMARY" for part in parts)  # the key makes it NOT NULL below
+    if cause is not None and (column.not_null or cause is Cause.NUMBERED) and not keyed:
         yield from _fixes.not_null(step, table, column.name)
     if cause is Cause.DOMAIN:
         name = _fixes.named(step.schema, table, (column.name,), "check")
@@ -115,7 +116,8 @@ def _constraint(step: Step, table: Name, column: str, part: _source.Part) -> Ite
         name = written or _fixes.named(step.schema, table, of, label)
         yield from _fixes.not_valid(table, name, head + _source.constraint(definition))
     elif part.kind in ("UNIQUE", "PRIMARY") and (wanted := _fixes.key(definition, of)) is not None:
-        yield from _fixes.unique(step, table, written or _fixes.key_name(step.schema, table, of, wanted), of, wanted)
+        name = written or _fixes.key_name(step.schema, table, of, primary=wanted.primary)
+        yield from _fixes.unique(step, table, name, of, wanted)
 
 
 def beside_the_old(step: Step) -> str:
@@ -132,6 +134,11 @@ def beside_the_old(step: Step) -> str:
             *_fixes.kept_equal(step, operation.table, new, expression),
         ]
     )
+
+
+def wanted_type(operation: AlterColumnType) -> str:
+    """Return the type as the user wrote it, else as PostgreSQL calls it."""
+    return _wanted(operation)[0] or str(operation.type)
 
 
 def _wanted(operation: AlterColumnType) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from dbsec.migrations.rule import Step
 from dbsec.migrations.rules._words import ident, sql
 
 BATCH = 10_000
+WITHOUT_EQUALITY = frozenset(("json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"))
 _NAME_BYTES = 63
 _COUNTING = {"smallserial": "int2", "serial": "int4", "bigserial": "int8"}
 
@@ -20,7 +21,7 @@ def instead_of_change(step: Step, table: Name, old: str, new: str, types: tuple[
     types = (_COUNTING.get(types[0], types[0]), _COUNTING.get(types[1], types[1]))
     trigger = short(f"{table.name}_{new}_sync")
     value = _cast(ident(old), types)
-    batch = backfill(step, table, f"{ident(new)} = {value}", f"{ident(new)} IS DISTINCT FROM {value}")
+    batch = backfill(step, table, f"{ident(new)} = {value}", _differ(ident(new), value, types[1]))
     function = sql(Name(table.schema, trigger))
     return "\n".join(
         [
@@ -66,10 +67,17 @@ def _cast(value: str, types: tuple[str, str]) -> str:
 
 
 def _body(old: str, new: str, types: tuple[str, str]) -> str:
-    forth = _cast(f"NEW.{old}", types)
-    back = _cast(f"NEW.{new}", (types[1], types[0]))
+    """On INSERT the new column wins: it has no default, so that a value in it was meant."""
+    forth = f"NEW.{new} := {_cast(f'NEW.{old}', types)};"
+    back = f"NEW.{old} := {_cast(f'NEW.{new}', (types[1], types[0]))};"
     return (
-        f" BEGIN IF TG_OP = 'INSERT' THEN NEW.{new} := coalesce(NEW.{new}, {forth}); NEW.{old} := coalesce(NEW.{old}, "
-        f"{back}); ELSIF NEW.{new} IS DISTINCT FROM OLD.{new} THEN NEW.{old} := {back}; ELSIF NEW.{old} IS DISTINCT "
-        f"FROM OLD.{old} THEN NEW.{new} := {forth}; END IF; RETURN NEW; END "
+        f" BEGIN IF TG_OP = 'INSERT' THEN IF NEW.{new} IS NULL THEN {forth} ELSE {back} END IF;"
+        f" ELSIF {_differ(f'NEW.{new}', f'OLD.{new}', types[1])} THEN {back}"
+        f" ELSIF {_differ(f'NEW.{old}', f'OLD.{old}', types[0])} THEN {forth} END IF; RETURN NEW; END "
     )
+
+
+def _differ(one: str, other: str, type_: str) -> str:
+    """Compare as text what has no equality operator."""
+    cast = "::text" if type_ in WITHOUT_EQUALITY else ""
+    return f"{one}{cast} IS DISTINCT FROM {other}{cast}"

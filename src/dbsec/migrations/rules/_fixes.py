@@ -13,6 +13,7 @@ from dbsec.migrations.rules._words import columns, ident, sql
 from dbsec.migrations.schema.model import Schema, Table
 
 _NAME_BYTES = 63
+_LABEL_BYTES = 40  # of what is put behind a name; the label of a constraint is shorter
 _BLOCKS = 1000
 
 
@@ -28,13 +29,24 @@ def alter(table: Name, act: str, *, only: bool = False) -> str:
 
 def named(schema: Schema, table: Name, of: tuple[str, ...], label: str) -> str:
     """Choose the name that PostgreSQL would choose: ``table_column_label``, cut to 63 bytes, not taken yet."""
-    known = schema.table(table)
-    taken = {*known.indexes, *(one.name for one in known.constraints)} if known is not None else set()
-    name, number = _object_name(table.name, "_".join(of), label), 0
+    label, middle, taken = _short(label), "_".join(of), set(_taken(schema, table))
+    name, number = _object_name(table.name, middle, label), 0
     while name in taken:
         number += 1
-        name = _object_name(table.name, "_".join(of), f"{label}{number}")
+        name = _object_name(table.name, middle, f"{label}{number}")
     return name
+
+
+def _taken(schema: Schema, table: Name) -> Iterator[str | None]:
+    """Yield the table's constraints, and the relations of its schema: indexes share their names."""
+    known = schema.table(table)
+    if known is None:
+        return
+    yield from (one.name for one in known.constraints)
+    for other in schema.tables.values():
+        if other.name.schema == known.name.schema:
+            yield other.name.name
+            yield from other.indexes
 
 
 def new_name(schema: Schema, table: Name, column: str) -> str:
@@ -48,7 +60,11 @@ def new_name(schema: Schema, table: Name, column: str) -> str:
 
 def cut(name: str, label: str) -> str:
     """Make ``name_label``, cut to 63 bytes as PostgreSQL does."""
-    return _object_name(name, "", label)
+    return _object_name(name, "", _short(label))
+
+
+def _short(label: str) -> str:
+    return label.encode()[:_LABEL_BYTES].decode(errors="ignore")
 
 
 def _object_name(table: str, middle: str, label: str) -> str:
@@ -149,9 +165,9 @@ def _timing(definition: str, outer: list[_source.Word]) -> str:
     return f" {definition[outer[start].start : outer[-1].end]}"
 
 
-def key_name(schema: Schema, table: Name, of: tuple[str, ...], wanted: Key) -> str:
+def key_name(schema: Schema, table: Name, of: tuple[str, ...], *, primary: bool) -> str:
     """Choose the name that PostgreSQL would give to a key."""
-    return named(schema, table, (), "pkey") if wanted.primary else named(schema, table, of, "key")
+    return named(schema, table, (), "pkey") if primary else named(schema, table, of, "key")
 
 
 def unique(step: Step, table: Name, name: str, of: tuple[str, ...], wanted: Key) -> list[str]:
@@ -194,7 +210,7 @@ def beside(table: Name, index: str) -> str:
 
 def backfill(step: Step, table: Name, assignment: str, where: str) -> str:
     """Update the rows in batches of 1,000 blocks, each in its own transaction, without a key: one statement."""
-    regclass = "'" + sql(table).replace("'", "''") + "'"
+    regclass = _literal(sql(table))
     known = step.schema.table(table)
     if known is not None and known.partition_by is not None:
         size = f"(SELECT max(pg_relation_size(relid)) FROM pg_partition_tree({regclass}))"
@@ -205,6 +221,21 @@ def backfill(step: Step, table: Name, assignment: str, where: str) -> str:
         f" UPDATE {sql(table)} SET {assignment} WHERE ctid >= format('(%s,0)', block)::tid"
         f" AND ctid < format('(%s,0)', block + {_BLOCKS})::tid AND {where}; COMMIT; END LOOP; END $dbsec$;"
     )
+
+
+def again_not_valid(table: Name, constraint: str, acts: str, *, without: str = "") -> str:
+    """Write ALTER TABLE with ``acts``, which end where a constraint's definition shall follow: the server tells it."""
+    statement = alter(table, acts).rstrip(";").replace("%", "%%") + " %s NOT VALID"
+    told = "pg_get_constraintdef(oid)"
+    told = f"replace({told}, {_literal(without)}, '')" if without else told
+    return (
+        f"DO $dbsec$ BEGIN EXECUTE (SELECT format({_literal(statement)}, {told}) FROM pg_constraint"
+        f" WHERE conrelid = {_literal(sql(table))}::regclass AND conname = {_literal(constraint)}); END $dbsec$;"
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def kept_equal(step: Step, table: Name, column: str, expression: str) -> list[str]:

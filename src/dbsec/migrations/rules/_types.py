@@ -85,7 +85,7 @@ def _by_scale(before: Type, after: Type) -> str:
     scale = after.modifiers[1] if len(after.modifiers) > 1 else 0
     stood = before.modifiers[1] if len(before.modifiers) > 1 else 0
     unlimited = before.name != "numeric" or not before.modifiers
-    return f"digits behind the {scale}. decimal are rounded away" if unlimited or scale < stood else ""
+    return f"values are rounded to {scale} decimal places" if unlimited or scale < stood else ""
 
 
 def _by_seconds(before: Type, after: Type) -> str:

@@ -56,7 +56,12 @@ def target(step: Step, name: Name, *inner: str) -> str:
 
 
 def blocked(step: Step, *of: Work) -> list[Blocked]:
-    """List the work (of some kinds) that others wait for, the heaviest first; work on empty tables is none."""
+    """List the work (of some kinds) that others wait for, the heaviest first; work on empty tables is none.
+
+    A statement that PostgreSQL refuses does none: that it fails is told by rules of its own.
+    """
+    if step.effect.fails and not step.effect.unsure:
+        return []
     if isinstance(step.operation, Refresh) and step.operation.concurrently:
         return []  # EXCLUSIVE, but nobody else writes to a materialized view
     found = [one for one in step.effect.blocking(*of) if not is_empty(step.schema, one[0].table)]
@@ -75,13 +80,14 @@ def is_old(schema: Schema, name: Name) -> bool:
     return known is None or not known.new
 
 
-def told(step: Step, act: str, found: list[Blocked]) -> str:
-    """Say in one sentence what ``act`` does under its lock, to whom, and why."""
+def told(step: Step, act: str, found: list[Blocked], *, why: bool = True) -> str:
+    """Say in one sentence what ``act`` does under its lock, to whom, and why (where ``act`` does not say it)."""
     task, mode = found[0]
     others = {str(more.table) for more, _ in found} - {str(task.table)}
     table = f"'{task.table}'" + (f" (and {len(others)} more)" if others else "")
-    why = f", because {task.why}" if task.why else ""
-    return f"{act} {_DOES[task.work].format(table)} under {mode.sql}{why}: {waits(mode)} until it is done{unsure(step)}"
+    reason = f": {task.why}" if why and task.why else ""
+    does = _DOES[task.work].format(table)
+    return f"{act} {does} under {mode.sql}, and {waits(mode)} until it is done{reason}{unsure(step)}"
 
 
 def waits(mode: LockMode) -> str:

@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AlterColumnType
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
-from dbsec.migrations.rules._columns import beside_the_old
+from dbsec.migrations.rules._columns import beside_the_old, wanted_type
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
 
@@ -16,7 +16,7 @@ def _match(step: Step) -> Iterator[Hit]:
     operation = step.operation
     assert isinstance(operation, AlterColumnType)
     if found := blocked(step, Work.REWRITE):
-        act = f"ALTER COLUMN {ident(operation.column)} TYPE {operation.type}"
+        act = f"ALTER COLUMN {ident(operation.column)} TYPE {wanted_type(operation)}"
         yield Hit(target(step, operation.table, operation.column), told(step, act, found), beside_the_old(step))
 
 

@@ -53,16 +53,15 @@ def _alike(one: Index, other: Index) -> bool:
 
 def _built(schema: Schema, table: Name, index: Index) -> Iterator[str]:
     """An index of the parent that belongs to a constraint asks for the constraint on the partition too."""
-    name = _fixes.named(schema, table, index.columns, "key" if index.unique else "idx")
-    unique = "UNIQUE " if index.unique else ""
+    of = schema.table(index.table)
+    primary = of is not None and any(one.name == index.constraint for one in of.of_kind(ConstraintKind.PRIMARY_KEY))
+    label = "pkey" if primary else "key" if index.constraint else "idx"
+    name = ident(_fixes.named(schema, table, () if primary else index.columns, label))
     include = f" INCLUDE ({columns(index.include)})" if index.include else ""
     key = f"USING {index.method} ({columns(index.columns)}){include}"
-    yield f"CREATE {unique}INDEX CONCURRENTLY {ident(name)} ON {sql(table)} {key}"
+    yield f"CREATE {'UNIQUE ' if index.unique else ''}INDEX CONCURRENTLY {name} ON {sql(table)} {key}"
     if index.constraint:
-        of = schema.table(index.table)
-        primary = of is not None and any(one.name == index.constraint for one in of.of_kind(ConstraintKind.PRIMARY_KEY))
-        kind = "PRIMARY KEY" if primary else "UNIQUE"
-        yield _fixes.alter(table, f"ADD CONSTRAINT {ident(name)} {kind} USING INDEX {ident(name)}")
+        yield _fixes.alter(table, f"ADD CONSTRAINT {name} {'PRIMARY KEY' if primary else 'UNIQUE'} USING INDEX {name}")
 
 
 RULE = Rule(

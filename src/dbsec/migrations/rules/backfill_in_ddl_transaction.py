@@ -8,6 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import TransactionControl, Write
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rules._batches import in_batches
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._release import earlier_in_transaction, few_rows, held
 from dbsec.migrations.rules._words import hazard, is_empty, target, waits
@@ -52,7 +53,8 @@ def _fix(step: Step) -> str:
         if not isinstance(operation, TransactionControl)
     )
     before = "\n".join(["BEGIN;", *reversed(earlier), "COMMIT;"]) if len(earlier) <= _SHOWN else "COMMIT;"
-    return f"{before}\n-- then, in batches of a transaction each:\n{text};"
+    assert isinstance(step.operation, Write)
+    return f"{before}\n{in_batches(step, step.operation) or f'{text};'}"
 
 
 RULE = Rule(

@@ -19,7 +19,11 @@ def _match(step: Step) -> Iterator[Hit]:
     if isinstance(operation, AddConstraint) and operation.constraint.kind is ConstraintKind.CHECK and found:
         name = operation.constraint.name or _chosen(step, operation)
         fix = _fixes.lines(_fixes.not_valid(operation.table, name, _source.constraint(operation.clause)))
-        yield Hit(target(step, operation.table, name), told(step, f"ADD CONSTRAINT {ident(name)} CHECK", found), fix)
+        yield Hit(
+            target(step, operation.table, name),
+            told(step, f"ADD CONSTRAINT {ident(name)} CHECK", found, why=False),
+            fix,
+        )
     elif isinstance(operation, AddColumn) and found and _has_check(operation) and rewrite_cause(step) is None:
         act = f"ADD COLUMN {ident(operation.column.name)} … CHECK"
         yield Hit(target(step, operation.table, operation.column.name), told(step, act, found), in_steps(step))

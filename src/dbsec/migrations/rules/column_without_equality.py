@@ -8,17 +8,16 @@ from dbsec.findings import Severity
 from dbsec.migrations.operations import AddColumn, AlterColumnType
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Rule, Step
 from dbsec.migrations.rules._examples import USERS
+from dbsec.migrations.rules._expand import WITHOUT_EQUALITY
 from dbsec.migrations.rules._release import knows
 from dbsec.migrations.rules._words import ident, sql, target
-
-_TYPES = frozenset(("json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle"))
 
 
 def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     assert isinstance(act, (AddColumn, AlterColumnType))
     name, type_ = (act.column.name, act.column.type) if isinstance(act, AddColumn) else (act.column, act.type)
-    if type_.name not in _TYPES or type_.schema is not None or not knows(step, act.table):
+    if type_.name not in WITHOUT_EQUALITY or type_.schema is not None or not knows(step, act.table):
         return
     fix = ""
     if type_.name == "json" and isinstance(act, AddColumn) and not type_.array:

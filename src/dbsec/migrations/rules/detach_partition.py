@@ -49,5 +49,5 @@ RULE = Rule(
         proof=Loses("SELECT count(*) FROM app.events"),
     ),
     source=("sql-altertable", "ddl-partitioning"),
-    aliases=("detach-inheritance",),
+    aliases=("ban-detach-inheritance",),
 )

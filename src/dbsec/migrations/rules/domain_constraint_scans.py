@@ -6,19 +6,36 @@ from collections.abc import Iterator
 
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
-from dbsec.migrations.operations import AlterDomain
+from dbsec.migrations.operations import AlterDomain, Type
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
 from dbsec.migrations.rules import _fixes, _source
-from dbsec.migrations.rules._words import blocked, hazard, ident, sql, told
+from dbsec.migrations.rules._words import blocked, hazard, ident, sql, told, unsure
+from dbsec.migrations.schema.model import Domain
 
 
 def _match(step: Step) -> Iterator[Hit]:
     operation, found = step.operation, blocked(step)
     assert isinstance(operation, AlterDomain)
+    act, where = f"ALTER DOMAIN {sql(operation.domain)} {operation.act.upper()}", _target(step, operation)
     if found:
-        act = f"ALTER DOMAIN {sql(operation.domain)} {operation.act.upper()}"
-        where, message = str(step.schema.qualified(operation.domain)), told(step, act, found)
-        yield Hit(where, message, _unproven(operation), hazard=hazard(found[0][1]))
+        yield Hit(where, told(step, act, found), _unproven(operation), hazard=hazard(found[0][1]))
+    elif step.effect.unsure and not step.effect.work and not _is_new(step, operation):
+        message = f"{act} reads every table that uses the domain, under SHARE: writes wait until it is done"
+        yield Hit(where, message + unsure(step), _unproven(operation))
+
+
+def _target(step: Step, operation: AlterDomain) -> str:
+    known = _known(step, operation)
+    return str(known.name if known is not None else step.schema.qualified(operation.domain))
+
+
+def _is_new(step: Step, operation: AlterDomain) -> bool:
+    known = _known(step, operation)
+    return known is not None and known.new
+
+
+def _known(step: Step, operation: AlterDomain) -> Domain | None:
+    return step.schema.domain(Type(operation.domain.name, operation.domain.schema))
 
 
 def _unproven(operation: AlterDomain) -> str:

@@ -94,5 +94,5 @@ RULE = Rule(
         ),
     ),
     source=("sql-altertable", "ddl-default"),
-    aliases=("ban-drop-default", "ban-drop-generated-expression", "change_column_default"),
+    aliases=("ban-drop-default", "ban-drop-generated-expression", "ban-alter-identity", "change_column_default"),
 )

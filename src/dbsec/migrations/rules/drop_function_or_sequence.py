@@ -9,7 +9,7 @@ from dbsec.migrations.operations import CreateFunction, Drop
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Rule, Step
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._release import ROUTINES, contract, later_in_transaction, made
-from dbsec.migrations.rules._words import sql, target
+from dbsec.migrations.rules._words import target
 
 _OTHERS = ("sequence", "extension", "operator", "operator class", "operator family", "collation", "cast", "server")
 _KINDS = (*ROUTINES, *_OTHERS)
@@ -32,7 +32,7 @@ def _match(step: Step) -> Iterator[Hit]:
         if again
         else f"the running release may still use {drop.kind} '{drop.name}': its statements fail from here on",
         "-- in a file with '-- dbsec: phase contract', once no client of the old release is left:\n"
-        f"-- DROP {drop.kind.upper()} {sql(drop.name)};",
+        f"-- {step.statement.text.rstrip(';')};",
         severity=Severity.WARNING if again else contract(step),
     )
 

@@ -24,10 +24,10 @@ def _match(step: Step) -> Iterator[Hit]:
     if index is not None and (index.constraint or (table is not None and table.partition_by is not None)):
         return  # PostgreSQL refuses CONCURRENTLY there, or the drop itself
     exists = "IF EXISTS " if operation.if_exists else ""
-    on = f" of '{index.table}'" if index is not None else ""
+    on = f"'{index.table}'" if index is not None else "its table"
     yield Hit(
         str(Name(index.table.schema, index.name) if index is not None else step.schema.qualified(operation.name)),
-        f"DROP INDEX {sql(operation.name)} asks for ACCESS EXCLUSIVE on the table{on}: while it waits for a running "
+        f"DROP INDEX {sql(operation.name)} asks for ACCESS EXCLUSIVE on {on}: while it waits for a running "
         f"query, reads and writes queue behind it{unsure(step)}",
         "" if operation.cascade else f"DROP INDEX CONCURRENTLY {exists}{sql(operation.name)};",
     )

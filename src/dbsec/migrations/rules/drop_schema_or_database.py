@@ -25,28 +25,23 @@ def _match(step: Step) -> Iterator[Hit]:
     assert isinstance(act, Drop)
     if act.kind not in ("schema", "database") or made(step, act.kind, act.name):
         return
-    what = _contents(step, act.name.name) if act.kind == "schema" else "all that the database holds"
-    goes = (
-        f"{what} goes" if act.kind == "database" or act.cascade else f"the drop is refused unless it is empty; {what}"
-    )
+    name = act.name.name
+    last = f"-- object by object, once no client of the old release is left; then\n-- DROP SCHEMA {ident(name)};"
     yield Hit(
-        act.name.name,
-        f"{act.kind} '{act.name.name}': {goes}, and the running release's names in it are unknown",
-        f"-- once no client of the old release is left, object by object; then\n-- DROP SCHEMA {ident(act.name.name)};"
-        if act.kind == "schema"
-        else "",
+        name,
+        f"database '{name}' goes with all that it holds" if act.kind == "database" else _said(step, name, act.cascade),
+        last if act.kind == "schema" else "",
         severity=None if act.cascade or act.kind == "database" else contract(step),
     )
 
 
-def _contents(step: Step, schema: str) -> str:
-    tables = [name.name for name in step.schema.tables if name.schema == schema]
-    views = [name.name for name in step.schema.views if name.schema == schema]
-    if not step.schema.known:
-        return "all that stands in it"
-    return (
-        f"{len(tables)} tables and {len(views)} views stand in it" if tables or views else "nothing known stands in it"
-    )
+def _said(step: Step, schema: str, cascade: bool) -> str:
+    tables = sum(name.schema == schema for name in step.schema.tables)
+    views = sum(name.schema == schema for name in step.schema.views)
+    held = f"{tables} tables and {views} views" if step.schema.known else "all that stands in it"
+    if cascade:
+        return f"schema '{schema}' goes with {held}, their rows, and what depends on them elsewhere"
+    return f"schema '{schema}' goes, if it is empty; what the running release finds through it is unknown from then on"
 
 
 RULE = Rule(

@@ -8,6 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AlterConstraint
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rules import _fixes
 from dbsec.migrations.rules._words import blocked, hazard, ident, target, told
 
 
@@ -15,8 +16,23 @@ def _match(step: Step) -> Iterator[Hit]:
     operation, found = step.operation, blocked(step)
     assert isinstance(operation, AlterConstraint)
     if found:
-        message = told(step, f"ALTER CONSTRAINT {ident(operation.name)} ENFORCED", found)
-        yield Hit(target(step, operation.table, operation.name), message, hazard=hazard(found[0][1]))
+        message = told(step, f"ALTER CONSTRAINT {ident(operation.name)} ENFORCED", found, why=False)
+        where, fix = target(step, operation.table, operation.name), _once_more(step, operation)
+        yield Hit(where, message, fix, hazard=hazard(found[0][1]))
+
+
+def _once_more(step: Step, operation: AlterConstraint) -> str:
+    """The server itself tells what the constraint says: its ON DELETE and all."""
+    table, old = operation.table, operation.name
+    new = _fixes.named(step.schema, table, (), old.removeprefix(f"{table.name}_"))
+    return _fixes.lines(
+        [
+            _fixes.again_not_valid(table, old, f"ADD CONSTRAINT {ident(new)}", without=" NOT ENFORCED"),
+            _fixes.alter(table, f"VALIDATE CONSTRAINT {ident(new)}"),
+            _fixes.alter(table, f"DROP CONSTRAINT {ident(old)}"),
+            _fixes.alter(table, f"RENAME CONSTRAINT {ident(new)} TO {ident(old)}"),
+        ]
+    )
 
 
 RULE = Rule(

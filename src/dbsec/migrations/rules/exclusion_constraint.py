@@ -17,8 +17,8 @@ def _match(step: Step) -> Iterator[Hit]:
     found = blocked(step)
     if operation.constraint.kind is not ConstraintKind.EXCLUDE or not found:
         return
-    named = f" {ident(operation.constraint.name)}" if operation.constraint.name else ""
-    message = told(step, f"ADD CONSTRAINT{named} EXCLUDE", found)
+    named = f" CONSTRAINT {ident(operation.constraint.name)}" if operation.constraint.name else ""
+    message = told(step, f"ADD{named} EXCLUDE", found, why=False)
     yield Hit(target(step, operation.table), f"{message}; PostgreSQL has no way to build it beside running writes")
 
 

@@ -10,7 +10,7 @@ from dbsec.migrations.operations import AddColumn, AddConstraint, ConstraintKind
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
 from dbsec.migrations.rules import _fixes, _source
 from dbsec.migrations.rules._columns import in_steps, rewrite_cause
-from dbsec.migrations.rules._words import blocked, full, hazard, ident, sql, target, told
+from dbsec.migrations.rules._words import blocked, full, hazard, ident, target, told
 from dbsec.migrations.schema.model import Table
 
 _PARTITIONED_SINCE = 18
@@ -21,15 +21,15 @@ def _match(step: Step) -> Iterator[Hit]:
     if isinstance(operation, AddConstraint) and operation.constraint.kind is ConstraintKind.FOREIGN_KEY and found:
         constraint = operation.constraint
         name = constraint.name or _fixes.named(step.schema, operation.table, constraint.columns, "fkey")
-        message = told(step, f"ADD CONSTRAINT {ident(name)} FOREIGN KEY", found)
+        message = told(step, f"ADD CONSTRAINT {ident(name)} FOREIGN KEY", found, why=False)
         if constraint.references is not None:
-            message += f"; {sql(constraint.references)} takes no writes meanwhile either"
+            message += f"; '{full(step.schema, constraint.references)}' takes no writes meanwhile either"
         fix = _fixes.lines(_in_steps(step, operation, name))
-        yield Hit(target(step, operation.table, *constraint.columns), message, fix, hazard=hazard(found[0][1]))
+        yield Hit(target(step, operation.table, name), message, fix, hazard=hazard(found[0][1]))
     elif isinstance(operation, AddColumn) and found and rewrite_cause(step) is None:
         act = f"ADD COLUMN {ident(operation.column.name)} … REFERENCES"
         where = target(step, operation.table, operation.column.name)
-        yield Hit(where, told(step, act, found), in_steps(step), hazard=hazard(found[0][1]))
+        yield Hit(where, told(step, act, found, why=False), in_steps(step), hazard=hazard(found[0][1]))
 
 
 def _in_steps(step: Step, operation: AddConstraint, name: str) -> Iterator[str]:

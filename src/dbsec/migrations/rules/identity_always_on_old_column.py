@@ -62,5 +62,5 @@ RULE = Rule(
         ),
     ),
     source=("sql-altertable", "sql-insert"),
-    aliases=("alter-identity",),
+    aliases=("ban-alter-identity",),
 )

@@ -25,7 +25,7 @@ def _match(step: Step) -> Iterator[Hit]:
     if not knows(step, change.table) or is_new_column(step, change.table, change.column):
         return
     before, after = family(step, known.type), family(step, change.type)
-    if before == after or loss(known.type, change):
+    if before == after or loss(known.type, change) or (step.effect.fails and not step.effect.unsure):
         return
     blocks = bool(step.effect.blocking())
     yield Hit(

@@ -21,11 +21,11 @@ def _match(step: Step) -> Iterator[Hit]:
         return
     act = f"CREATE INDEX {ident(operation.name)}" if operation.name else "CREATE INDEX"
     found = blocked(step)
-    if operation.concurrently:
+    if operation.concurrently and "partitioned" in step.effect.fails:
         message = f"{act} CONCURRENTLY is refused (0A000): '{table.name}' is partitioned"
         yield Hit(target(step, operation.table), message, _by_partition(step, operation), hazard=Hazard.FAILS)
     elif found:
-        yield Hit(target(step, operation.table), told(step, act, found), _by_partition(step, operation))
+        yield Hit(target(step, operation.table), told(step, act, found, why=False), _by_partition(step, operation))
 
 
 def _by_partition(step: Step, operation: CreateIndex) -> str:

@@ -20,7 +20,7 @@ def _match(step: Step) -> Iterator[Hit]:
         return
     act = f"CREATE INDEX {ident(operation.name)}" if operation.name else "CREATE INDEX"
     fix = _source.after(_source.bare(operation.clause), "INDEX", "CONCURRENTLY") + ";"
-    yield Hit(target(step, operation.table), told(step, act, found), fix)
+    yield Hit(target(step, operation.table), told(step, act, found, why=False), fix)
 
 
 RULE = Rule(

@@ -16,7 +16,7 @@ def _match(step: Step) -> Iterator[Hit]:
     operation = step.operation
     assert isinstance(operation, LockTable)
     mode = LockMode(operation.mode)
-    if operation.nowait or not mode.blocks_writes:
+    if operation.nowait or not mode.blocks_writes or step.effect.fails:
         return
     for table in operation.tables:
         if is_old(step.schema, table):
@@ -24,7 +24,7 @@ def _match(step: Step) -> Iterator[Hit]:
                 target(step, table),
                 f"LOCK TABLE {sql(table)} waits for {mode.sql} as long as any transaction uses the table, and keeps it "
                 f"to COMMIT: {waits(mode)} behind it from its first moment on",
-                _source.bare(operation.clause) + " NOWAIT;",
+                f"BEGIN;\n{_source.bare(operation.clause)} NOWAIT;\n-- here what it is for\nCOMMIT;",
                 hazard=hazard(mode),
             )
 
@@ -49,5 +49,4 @@ RULE = Rule(
         proof=Queues("SELECT FROM orders", "orders"),
     ),
     source=("sql-lock", "explicit-locking"),
-    mechanical=True,
 )

@@ -19,6 +19,8 @@ def _match(step: Step) -> Iterator[Hit]:
     assert isinstance(change, AlterColumnType)
     if is_empty(step.schema, change.table) or change.relation not in ("table", "foreign table"):
         return
+    if step.effect.fails and not step.effect.unsure:
+        return
     known = column(step, change.table, change.column)
     lost = loss(known.type if known is not None else Type(""), change)
     if not lost:

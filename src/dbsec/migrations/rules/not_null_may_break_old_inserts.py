@@ -55,5 +55,5 @@ RULE = Rule(
         proof=Breaks("INSERT INTO app.users (id, email) VALUES (5001, 'new@example.com')", "23514"),
     ),
     source=("sql-altertable", "ddl-constraints"),
-    aliases=("change_column_null_postgresql", "new-write-restriction"),
+    aliases=("change_column_null_postgresql", "ban-new-write-restriction"),
 )

@@ -91,5 +91,5 @@ RULE = Rule(
         ),
     ),
     source=("sql-altertable", "ddl-constraints"),
-    aliases=("change_column_null", "adding-not-nullable-field"),
+    aliases=("adding-not-nullable-field", "change_column_null", "change_column_with_not_null"),
 )

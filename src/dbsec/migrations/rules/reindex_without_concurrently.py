@@ -19,7 +19,7 @@ def _match(step: Step) -> Iterator[Hit]:
     assert isinstance(operation, Reindex)
     if operation.concurrently or _spares_everybody(step, operation):
         return
-    what = f"{operation.kind} {sql(operation.name)}" if operation.name is not None else operation.kind
+    what = operation.kind.upper() + (f" {sql(operation.name)}" if operation.name is not None else "")
     keyword = _KEYWORDS.get(operation.kind)
     yield Hit(
         _target(step, operation),

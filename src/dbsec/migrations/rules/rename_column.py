@@ -52,8 +52,8 @@ RULE = Rule(
         bad="ALTER TABLE app.users RENAME COLUMN phone TO mobile;",
         good="ALTER TABLE app.users ADD COLUMN mobile varchar(40);\n"
         "CREATE FUNCTION app.users_mobile_sync() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "IF TG_OP = 'INSERT' THEN NEW.mobile := coalesce(NEW.mobile, NEW.phone); "
-        "NEW.phone := coalesce(NEW.phone, NEW.mobile); "
+        "IF TG_OP = 'INSERT' THEN "
+        "IF NEW.mobile IS NULL THEN NEW.mobile := NEW.phone; ELSE NEW.phone := NEW.mobile; END IF; "
         "ELSIF NEW.mobile IS DISTINCT FROM OLD.mobile THEN NEW.phone := NEW.mobile; "
         "ELSIF NEW.phone IS DISTINCT FROM OLD.phone THEN NEW.mobile := NEW.phone; END IF; RETURN NEW; END $$;\n"
         "CREATE TRIGGER users_mobile_sync BEFORE INSERT OR UPDATE ON app.users "

@@ -53,7 +53,11 @@ def _label(step: Step, act: AlterEnum) -> Iterator[Hit]:
 
 
 def _attribute(step: Step, act: AlterComposite) -> Iterator[Hit]:
-    if act.act == "add" or made(step, "type", act.table):
+    if made(step, "type", act.table):
+        return
+    if act.act == "add":
+        message = f"ROW(…) of the running release lacks '{act.attribute}': its cast to '{act.table}' fails with 42846"
+        yield Hit(target(step, act.table, act.attribute), message, severity=Severity.WARNING)
         return
     what = "loses" if act.act == "drop" else "gets another type for"
     yield Hit(
@@ -98,5 +102,5 @@ RULE = Rule(
         ),
     ),
     source=("sql-altertype", "sql-alterdomain", "sql-droptype"),
-    aliases=("ban-drop-type", "ban-drop-domain", "renaming-object", "rename_enum_value"),
+    aliases=("ban-drop-type", "ban-drop-domain", "ban-add-composite-attribute", "renaming-object", "rename_enum_value"),
 )

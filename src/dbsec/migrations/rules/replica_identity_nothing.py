@@ -42,5 +42,5 @@ RULE = Rule(
         proof=Breaks("UPDATE app.users SET status = 'old' WHERE id = 7", "55000"),
     ),
     source=("logical-replication-publication", "sql-altertable"),
-    aliases=("replica-identity",),
+    aliases=("ban-replica-identity",),
 )

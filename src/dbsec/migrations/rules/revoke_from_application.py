@@ -49,5 +49,5 @@ RULE = Rule(
         proof=Shows("SELECT has_table_privilege('pg_monitor', 'app.users', 'update')::text", "false"),
     ),
     source=("sql-revoke", "ddl-priv"),
-    aliases=("revoke",),
+    aliases=("ban-revoke",),
 )

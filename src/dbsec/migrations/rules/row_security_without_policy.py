@@ -78,5 +78,5 @@ RULE = Rule(
         proof=Loses("SELECT app.visible()"),
     ),
     source=("ddl-rowsecurity", "sql-createpolicy"),
-    aliases=("alter-row-level-security",),
+    aliases=("ban-alter-row-level-security",),
 )

@@ -59,5 +59,5 @@ RULE = Rule(
         ),
     ),
     source=("sql-createfunction", "ddl-schemas"),
-    aliases=("alter-function-options",),
+    aliases=("ban-alter-function-options",),
 )

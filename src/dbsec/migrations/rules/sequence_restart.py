@@ -44,5 +44,5 @@ RULE = Rule(
         proof=Breaks("INSERT INTO app.orders (user_id, total) VALUES (7, 1)", "23505"),
     ),
     source=("sql-altersequence", "functions-sequence"),
-    aliases=("alter-sequence-values",),
+    aliases=("ban-alter-sequence-values",),
 )

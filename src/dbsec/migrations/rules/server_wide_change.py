@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dbsec.findings import Severity
-from dbsec.migrations.operations import AlterOther, CreateOther, Drop, Operation, Other, Rename
+from dbsec.migrations.interpret.words import role_of
+from dbsec.migrations.operations import AlterOther, CreateOther, Drop, Other, Rename
 from dbsec.migrations.rule import Example, Hazard, Hit, Rule, Shows, Step
 from dbsec.migrations.rules._release import first_of_statement
 
@@ -34,12 +35,15 @@ def _match(step: Step) -> Iterator[Hit]:
     if kind not in _SAID or not first_of_statement(step):
         return
     what, said = _SAID[kind]
-    yield Hit(_name(step.operation) or what, f"{said}; nothing here takes it back")
+    yield Hit(_name(step) or what, f"{said}; nothing here takes it back")
 
 
-def _name(operation: Operation) -> str:
-    name = getattr(operation, "name", None)
-    return str(name) if name is not None else ""
+def _name(step: Step) -> str:
+    name = getattr(step.operation, "name", None)
+    if name is not None:
+        return str(name)
+    node = step.statement.node
+    return str(node.get("dbname") or role_of(node.get("role", {})))
 
 
 RULE = Rule(
@@ -62,5 +66,5 @@ RULE = Rule(
         proof=Shows("SELECT count(*)::text FROM pg_db_role_setting WHERE 'dbsec.example=on' = ANY (setconfig)", "1"),
     ),
     source=("sql-altersystem", "sql-alterrole", "sql-alterdatabase"),
-    aliases=("alter-system-options", "alter-role-options", "alter-database-options"),
+    aliases=("ban-alter-system-options", "ban-alter-role-options", "ban-alter-database-options"),
 )

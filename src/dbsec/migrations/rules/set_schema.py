@@ -63,5 +63,5 @@ RULE = Rule(
         proof=Breaks("SELECT count(*) FROM app.users", "42P01"),
     ),
     source=("sql-altertable", "ddl-schemas"),
-    aliases=("set-schema",),
+    aliases=("ban-set-schema",),
 )

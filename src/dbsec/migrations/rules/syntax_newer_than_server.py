@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from dbsec.findings import Severity
 from dbsec.migrations import tree
-from dbsec.migrations.operations import Operation, SetVariable
+from dbsec.migrations.operations import AddConstraint, ConstraintKind, Operation, SetVariable
 from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._release import first_of_statement
+from dbsec.migrations.rules._words import ident, sql
 from dbsec.migrations.statement import Node, Statement
 
 _AttributesOf = Callable[[str, Node], bool]
@@ -107,7 +108,19 @@ def _match(step: Step) -> Iterator[Hit]:
     else:
         return
     if since > step.major:
-        yield Hit(said, f"{said} came with PostgreSQL {since}: on {step.major} the statement ends with an error", "")
+        yield Hit(
+            said, f"{said} came with PostgreSQL {since}: on {step.major} the statement ends with an error", _fix(step)
+        )
+
+
+def _fix(step: Step) -> str:
+    """NOT NULL … NOT VALID has a form that older servers know."""
+    act = step.operation
+    if not isinstance(act, AddConstraint) or act.constraint.kind is not ConstraintKind.NOT_NULL:
+        return ""
+    (column,) = act.constraint.columns
+    name = ident(act.constraint.name or f"{act.table.name}_{column}_not_null")
+    return f"ALTER TABLE {sql(act.table)} ADD CONSTRAINT {name} CHECK ({ident(column)} IS NOT NULL) NOT VALID;"
 
 
 def _newest(step: Step) -> tuple[int, str]:
@@ -118,7 +131,7 @@ def _newest(step: Step) -> tuple[int, str]:
         for clause in _CLAUSES
         if clause.since > step.major and clause.stands(kind, node)
     ]
-    found += [(18, "a NOT NULL constraint of the table") for one in _nodes(statement) if one.get("keys")]
+    found += [(18, "NOT NULL as a table constraint") for one in _nodes(statement) if one.get("keys")]
     return max(found, default=(0, ""), key=lambda one: one[0])
 
 

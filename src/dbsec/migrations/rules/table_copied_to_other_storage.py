@@ -8,25 +8,43 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import SetAccessMethod, SetPersistence, SetTablespace
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
-from dbsec.migrations.rules._words import blocked, ident, sql, target, told
+from dbsec.migrations.rules._words import blocked, full, ident, is_empty, sql, target, unsure, waits
 
 
 def _match(step: Step) -> Iterator[Hit]:
     operation = step.operation
     assert isinstance(operation, (SetAccessMethod, SetPersistence, SetTablespace))
-    found = blocked(step)
-    if not found:
-        return
-    fix = ""
+    if isinstance(operation, SetTablespace) and operation.relation == "index":
+        yield from _of_index(step, operation)
+    elif found := blocked(step):
+        mode = found[0][1]
+        table = full(step.schema, operation.table)
+        message = (
+            f"{_act(operation)} copies '{table}' under {mode.sql}, and {waits(mode)} until it is done{unsure(step)}"
+        )
+        yield Hit(target(step, operation.table), message)
+
+
+def _act(operation: SetAccessMethod | SetPersistence | SetTablespace) -> str:
     if isinstance(operation, SetPersistence):
-        act = "SET LOGGED" if operation.logged else "SET UNLOGGED"
-    elif isinstance(operation, SetTablespace):
-        act = f"SET TABLESPACE {ident(operation.tablespace)}"
-        if operation.relation == "index":
-            fix = f"REINDEX (TABLESPACE {ident(operation.tablespace)}) INDEX CONCURRENTLY {sql(operation.table)};"
-    else:
-        act = "SET ACCESS METHOD"
-    yield Hit(target(step, operation.table), told(step, act, found), fix)
+        return "SET LOGGED" if operation.logged else "SET UNLOGGED"
+    return (
+        f"SET TABLESPACE {ident(operation.tablespace)}" if isinstance(operation, SetTablespace) else "SET ACCESS METHOD"
+    )
+
+
+def _of_index(step: Step, operation: SetTablespace) -> Iterator[Hit]:
+    index = step.schema.index(operation.table)
+    if (index is None and step.schema.known) or (index is not None and is_empty(step.schema, index.table)):
+        return
+    name, space = sql(operation.table), ident(operation.tablespace)
+    yield Hit(
+        str(step.schema.qualified(operation.table)),
+        f"ALTER INDEX {name} SET TABLESPACE copies the index under ACCESS EXCLUSIVE on it: every query that PostgreSQL "
+        "plans on its table waits, because planning looks at each index",
+        f"REINDEX (TABLESPACE {space}) INDEX CONCURRENTLY {name};",
+        table=index.table if index is not None else None,
+    )
 
 
 RULE = Rule(

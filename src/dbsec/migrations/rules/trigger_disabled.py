@@ -90,5 +90,5 @@ RULE = Rule(
         proof=Shows("SELECT count(*)::text FROM app.trail", "0"),
     ),
     source=("sql-altertable", "runtime-config-client", "sql-droptrigger"),
-    aliases=("ban-drop-trigger", "disable-trigger"),
+    aliases=("ban-drop-trigger", "ban-disable-trigger"),
 )

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
-from dbsec.migrations.operations import AlterColumnType
+from dbsec.migrations.operations import AlterColumnType, ConstraintKind
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
-from dbsec.migrations.rules._columns import beside_the_old
-from dbsec.migrations.rules._words import blocked, ident, target, told
+from dbsec.migrations.rules import _fixes
+from dbsec.migrations.rules._columns import beside_the_old, wanted_type
+from dbsec.migrations.rules._words import Blocked, blocked, ident, target, told
+from dbsec.migrations.tree import columns_in
 
 
 def _match(step: Step) -> Iterator[Hit]:
@@ -17,9 +19,24 @@ def _match(step: Step) -> Iterator[Hit]:
     assert isinstance(operation, AlterColumnType)
     found = blocked(step)
     if found and found[0][0].work is not Work.REWRITE:
-        act = f"ALTER COLUMN {ident(operation.column)} TYPE {operation.type}"
+        fix = _checks_again(step, operation, found) or beside_the_old(step)
+        act = f"ALTER COLUMN {ident(operation.column)} TYPE {wanted_type(operation)}"
         message = f"{told(step, act, found)}; the rows themselves are not written anew"
-        yield Hit(target(step, operation.table, operation.column), message, beside_the_old(step))
+        yield Hit(target(step, operation.table, operation.column), message, fix)
+
+
+def _checks_again(step: Step, operation: AlterColumnType, found: list[Blocked]) -> str:
+    """Drop the one CHECK on the way and add it NOT VALID, all in one statement; the server tells what it says."""
+    table = step.table()
+    if table is None or any(task.work is not Work.SCAN for task, _ in found):
+        return ""
+    checks = [one for one in table.of_kind(ConstraintKind.CHECK) if operation.column in columns_in(one.expression)]
+    if len(checks) != 1 or not checks[0].name:
+        return ""
+    name = ident(checks[0].name)
+    acts = f"DROP CONSTRAINT {name}, {operation.clause}, ADD CONSTRAINT {name}"
+    statement = _fixes.again_not_valid(operation.table, checks[0].name, acts)
+    return _fixes.lines([statement, _fixes.alter(operation.table, f"VALIDATE CONSTRAINT {name}")])
 
 
 RULE = Rule(

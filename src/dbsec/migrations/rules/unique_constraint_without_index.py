@@ -24,23 +24,26 @@ def _match(step: Step) -> Iterator[Hit]:
         inline = [one.kind for one in operation.column.constraints if one.kind in _KEYS]
         if inline and rewrite_cause(step) is None:
             where = target(step, operation.table, operation.column.name)
-            yield Hit(where, told(step, f"ADD COLUMN … {inline[0].upper()}", found), in_steps(step))
+            yield Hit(where, told(step, f"ADD COLUMN … {inline[0].upper()}", found, why=False), in_steps(step))
     elif isinstance(operation, AddConstraint) and _is_built(operation.constraint):
-        where = target(step, operation.table, *operation.constraint.columns)
-        yield Hit(where, told(step, f"ADD {operation.constraint.kind.upper()}", found), _adopting(step, operation))
+        name, fix = _adopting(step, operation)
+        act = f"ADD {operation.constraint.kind.upper()}"
+        yield Hit(target(step, operation.table, name), told(step, act, found, why=False), fix)
 
 
 def _is_built(constraint: Constraint) -> bool:
     return constraint.kind in _KEYS and constraint.using_index is None
 
 
-def _adopting(step: Step, operation: AddConstraint) -> str:
+def _adopting(step: Step, operation: AddConstraint) -> tuple[str, str]:
+    """Return the constraint's name and the statements that make it; no statements where no plain index serves it."""
     constraint = operation.constraint
+    primary = constraint.kind is ConstraintKind.PRIMARY_KEY
+    name = constraint.name or _fixes.key_name(step.schema, operation.table, constraint.columns, primary=primary)
     key = _fixes.key(_source.constraint(operation.clause), constraint.columns)
     if key is None:
-        return ""
-    name = constraint.name or _fixes.key_name(step.schema, operation.table, constraint.columns, key)
-    return _fixes.lines(_fixes.unique(step, operation.table, name, constraint.columns, key))
+        return name, ""
+    return name, _fixes.lines(_fixes.unique(step, operation.table, name, constraint.columns, key))
 
 
 RULE = Rule(

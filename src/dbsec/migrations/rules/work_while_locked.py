@@ -8,13 +8,15 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects import foretell
 from dbsec.migrations.effects.model import LockMode, Task, Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import Operation, Write
+from dbsec.migrations.operations import CreateTableAs, OnTable, Operation, TransactionControl, Write
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
-from dbsec.migrations.rules import _source
-from dbsec.migrations.rules._words import blocked, hazard, is_empty, is_old, unsure, waits
+from dbsec.migrations.rules import _fixes, _source
+from dbsec.migrations.rules._words import blocked, full, hazard, is_empty, is_old, unsure, waits
 from dbsec.migrations.script import Wrap
 from dbsec.migrations.statement import Origin
 
+_NEAR = 32  # so many acts to both sides: more clauses has no statement
+_CATALOGS = ("pg_catalog", "information_schema")
 _DOES = {
     Work.REWRITE: "writes '{}' anew",
     Work.SCAN: "reads every row of '{}'",
@@ -25,9 +27,9 @@ _DOES = {
 
 
 def _match(step: Step) -> Iterator[Hit]:
-    if not step.effect.work or isinstance(step.operation, Write) or blocked(step):
-        return  # work under a lock of its own, and rows written under another's, have rules of their own
-    task = next((task for task in step.effect.work if _grows(step, task)), None)
+    if isinstance(step.operation, Write) or blocked(step):
+        return  # rows written under a lock, and work under a lock of its own, have rules of their own
+    task = next(_long(step), None)
     held = _held(step) if task is not None else None
     if task is None or held is None:
         return
@@ -42,15 +44,18 @@ def _match(step: Step) -> Iterator[Hit]:
     )
 
 
-def _grows(step: Step, task: Task) -> bool:
-    read = getattr(step.operation, "reads", ())
-    return any(not is_empty(step.schema, name) for name in (task.table, *read))
+def _long(step: Step) -> Iterator[Task]:
+    """Yield the work that grows with a table; to copy what a query reads is such work too."""
+    yield from (task for task in step.effect.work if not is_empty(step.schema, task.table))
+    if isinstance(step.operation, CreateTableAs) and step.operation.with_data:
+        read = (name for name in step.operation.reads if name.schema not in _CATALOGS)
+        yield from (Task(Work.SCAN, full(step.schema, name)) for name in read if not is_empty(step.schema, name))
 
 
 def _held(step: Step) -> tuple[Name, LockMode, str] | None:
     """Find the strongest lock that others feel: of the transaction so far, or of another clause of the statement."""
     found = [(mode, name, "the transaction") for name, mode in step.session.held.items()]
-    for statement, operation in (*step.preceding[-32:], *step.following[:32]):
+    for statement, operation in (*step.preceding[-_NEAR:], *step.following[:_NEAR]):
         if statement is step.statement and operation is not step.operation:
             beside = foretell(operation, step.schema, step.session, in_transaction=statement.in_transaction)
             found += [(mode, name, "another clause of the statement") for name, mode in beside.locks]
@@ -62,10 +67,29 @@ def _held(step: Step) -> tuple[Name, LockMode, str] | None:
 
 
 def _apart(step: Step) -> str:
-    statement = step.statement
-    if statement.origin is not Origin.DIRECT or statement.script.wrap is not Wrap.NONE or not statement.in_transaction:
+    """Write the same statements with the long one behind the COMMIT."""
+    statement, own = step.statement, f"{_source.bare(step.statement.text)};"
+    clauses = _clauses_beside(step)
+    if statement.origin is not Origin.DIRECT:
         return ""
-    return f"COMMIT;\n{_source.bare(statement.text)};"
+    if clauses and isinstance(step.operation, OnTable):
+        table = step.operation.table
+        return _fixes.lines([_fixes.alter(table, ", ".join(clauses)), _fixes.alter(table, step.operation.clause)])
+    if statement.script.wrap is Wrap.FILE:
+        return f"-- in a migration of its own, after this one:\n{own}"
+    return _fixes.lines(["BEGIN;", *_before(step), "COMMIT;", own])
+
+
+def _clauses_beside(step: Step) -> list[str]:
+    acts = (*step.preceding[-_NEAR:], *step.following[:_NEAR])
+    return [act.clause for statement, act in acts if statement is step.statement and act is not step.operation]
+
+
+def _before(step: Step) -> list[str]:
+    """List what the transaction did before, each statement once."""
+    acts = [one for one in step.preceding if one[0].block == step.statement.block]
+    texts = [_source.bare(statement.text) for statement, act in acts if not isinstance(act, TransactionControl)]
+    return list(dict.fromkeys(texts))
 
 
 RULE = Rule(

@@ -30,7 +30,7 @@ from dbsec.migrations.operations import (
     Type,
     ValidateConstraint,
 )
-from dbsec.migrations.schema import constraining, creating, places
+from dbsec.migrations.schema import constraining, creating, nullability, places
 from dbsec.migrations.schema.model import Schema, Table
 
 _IDENTITY = {True: "always", False: "by default"}
@@ -54,21 +54,23 @@ def add_column(schema: Schema, operation: AddColumn, *, released: bool) -> None:
             creating.put_column(schema, heir, column, released=released)
             if released:
                 heir.new_columns.add(column.name)
+    nullability.hand_down_column(schema, table, column.name)
     for constraint in column.constraints:
         constraining.add(schema, table, replace(constraint, valid=constraint.enforced), only=operation.only)
 
 
 def change_column(schema: Schema, operation: _Nullability | _Redefinition) -> None:
     """ALTER COLUMN, of the partitions and children too."""
+    table = schema.table(operation.table)
+    if isinstance(operation, SetNotNull):
+        if table is not None:
+            nullability.require(schema, table, operation.column, only=operation.only)
+        return
     for heir in family(schema, operation):
-        match operation:
-            case SetNotNull():
-                constraining.set_not_null(heir, operation.column)
-            case DropNotNull():
-                constraining.drop_not_null(heir, operation.column)
-            case _:
-                if (old := heir.columns.get(operation.column)) is not None:
-                    heir.columns[old.name] = _changed(schema, old, operation)
+        if isinstance(operation, DropNotNull):
+            nullability.drop(heir, operation.column)
+        elif (old := heir.columns.get(operation.column)) is not None:
+            heir.columns[old.name] = _changed(schema, old, operation)
 
 
 def _changed(schema: Schema, old: Column, operation: _Redefinition) -> Column:
@@ -105,7 +107,7 @@ def validate_constraint(schema: Schema, operation: ValidateConstraint) -> None:
     for heir in family(schema, operation):
         found = heir.constraint(operation.name)
         if found is not None and found.kind is ConstraintKind.NOT_NULL:
-            constraining.set_not_null(heir, found.columns[0])
+            nullability.set_not_null(heir, found.columns[0])
         elif found is not None and found.enforced:
             places.put_constraint(schema, heir, replace(found, valid=True))
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dbsec.migrations import operations as op
+from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Operation
-from dbsec.migrations.schema import altering, constraining, creating, dropping, partitioning, renaming
+from dbsec.migrations.schema import altering, constraining, creating, dropping, partitioning, places, renaming
 from dbsec.migrations.schema.model import Schema, Table
 
 _VOLATILITY = ("immutable", "stable", "volatile")
@@ -89,6 +90,20 @@ def _create_sequence(schema: Schema, operation: op.CreateSequence, *, released: 
     if released and name not in schema.sequences:
         schema.new_objects.add(("sequence", name))
     schema.sequences.add(name)
+    _own(schema, name, operation.owned_by)
+
+
+def _alter_sequence(schema: Schema, operation: op.AlterSequence) -> None:
+    name = places.find(schema, schema.sequences, operation.name)
+    if name is not None and "owned_by" in operation.options:
+        schema.owners.pop(name, None)
+        _own(schema, name, operation.owned_by)
+
+
+def _own(schema: Schema, sequence: Name, owner: tuple[Name, str] | None) -> None:
+    table = schema.table(owner[0]) if owner else None
+    if owner is not None and table is not None:
+        schema.owners[sequence] = (table.name, owner[1])
 
 
 def _create_other(schema: Schema, operation: op.CreateOther, *, released: bool) -> None:
@@ -161,6 +176,7 @@ _CHANGES: dict[type[Operation], Callable[[Schema, Any], None]] = {
     op.RowSecurity: altering.row_security,
     op.AlterDomain: altering.alter_domain,
     op.AlterFunction: altering.alter_function,
+    op.AlterSequence: _alter_sequence,
     op.AttachPartition: partitioning.attach,
     op.DetachPartition: partitioning.detach,
     op.Inherit: partitioning.inherit,

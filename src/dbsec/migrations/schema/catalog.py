@@ -82,7 +82,10 @@ class _Reader:
             schema.types[Name(place, name)] = _TYPES[letter]
         for place, name, volatility in self._rows(catalog_queries.FUNCTIONS):
             schema.functions[Name(place, name)] = _VOLATILITY[volatility]
-        schema.sequences = {Name(*row) for row in self._rows(catalog_queries.SEQUENCES)}
+        for place, name, table_place, table, column in self._rows(catalog_queries.SEQUENCES):
+            schema.sequences.add(Name(place, name))
+            if table is not None:
+                schema.owners[Name(place, name)] = (Name(table_place, table), column)
 
     def _domains(self) -> None:
         rows = self._rows(catalog_queries.DOMAINS)
@@ -105,12 +108,13 @@ class _Reader:
     def _relations(self) -> None:
         rows = self._rows(catalog_queries.RELATIONS)
         self._names = {oid: Name(place, name) for oid, place, name, *_ in rows}
-        read = spelled.operations(_partition(key, bound) for *_, key, bound, _ in rows)
-        for oid, place, name, kind, persistence, row_security, key, bound, parents in rows:
+        read = spelled.operations(_partition(key, bound) for *_, key, bound, _, _ in rows)
+        for oid, place, name, kind, persistence, row_security, key, bound, parents, of in rows:
             if kind not in _KINDS:
                 continue
             table = Table(Name(place, name), kind=_KINDS[kind], persistence=_PERSISTENCE[persistence])
             table.row_security = row_security
+            table.of_type = Name(*of) if of else None
             above = tuple(self._names[parent] for parent in parents if parent in self._names)
             if isinstance(operation := read.get(_partition(key, bound) or ""), CreateTable):
                 table.partition_by, table.bound = operation.partition_by, operation.bound
@@ -147,10 +151,10 @@ class _Reader:
 
     def _constraints(self) -> None:
         rows = self._rows(catalog_queries.CONSTRAINTS, self._tables)
-        read = spelled.operations(_adding(name, text) for _, name, text, _ in rows)
-        for oid, name, text, local in rows:
+        read = spelled.operations(_adding(name, text) for _, name, text in rows)
+        for oid, name, text in rows:
             if isinstance(operation := read.get(_adding(name, text)), AddConstraint):
-                _put(self._tables[oid], operation.constraint, local=local)
+                _put(self._tables[oid], operation.constraint)
 
     def _views(self) -> None:
         views = {
@@ -185,12 +189,12 @@ def _partition(key: str | None, bound: str | None) -> str | None:
     return f"{head} PARTITION BY {key}" if key else head
 
 
-def _put(table: Table, constraint: Constraint, *, local: bool) -> None:
+def _put(table: Table, constraint: Constraint) -> None:
     """Put a constraint as ``Table`` wants it: a valid NOT NULL under PostgreSQL's own name is told by the column."""
     name, columns = constraint.name or "", constraint.columns
     if constraint.kind is ConstraintKind.NOT_NULL:
         if not constraint.valid:
             table.columns[columns[0]] = replace(table.columns[columns[0]], not_null=False)
-        elif not local or name == naming.joined(table.name.name, columns[0], "not_null"):
+        elif name == naming.joined(table.name.name, columns[0], "not_null"):
             return
     table.constraints.append(constraining.with_columns(table, constraint))

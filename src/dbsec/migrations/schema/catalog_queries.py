@@ -12,7 +12,9 @@ SELECT current_setting('server_version_num')::int / 10000, current_schemas(false
 RELATIONS: LiteralString = """
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
        pg_catalog.pg_get_partkeydef(c.oid), pg_catalog.pg_get_expr(c.relpartbound, c.oid),
-       ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno)
+       ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno),
+       (SELECT ARRAY[o.nspname, t.typname]::text[] FROM pg_catalog.pg_type t
+        JOIN pg_catalog.pg_namespace o ON o.oid = t.typnamespace WHERE t.oid = c.reloftype)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v')
@@ -35,7 +37,7 @@ ORDER BY a.attrelid, a.attnum
 """
 
 CONSTRAINTS: LiteralString = """
-SELECT k.conrelid, k.conname, pg_catalog.pg_get_constraintdef(k.oid), k.conislocal
+SELECT k.conrelid, k.conname, pg_catalog.pg_get_constraintdef(k.oid)
 FROM pg_catalog.pg_constraint k
 WHERE k.conrelid = ANY (%s) AND k.contype IN ('c', 'n', 'u', 'p', 'f', 'x')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint up WHERE up.oid = k.conparentid AND up.conrelid = k.conrelid)
@@ -132,9 +134,14 @@ GROUP BY n.nspname, p.proname
 """
 
 SEQUENCES: LiteralString = """
-SELECT n.nspname, c.relname
+SELECT n.nspname, c.relname, tn.nspname, t.relname, a.attname
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_depend o ON o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = c.oid
+     AND o.refclassid = 'pg_catalog.pg_class'::regclass AND o.deptype = 'a' AND o.refobjsubid > 0
+LEFT JOIN pg_catalog.pg_class t ON t.oid = o.refobjid
+LEFT JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid
 WHERE c.relkind = 'S' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
   AND n.nspname !~ '^pg_(toast_)?temp_'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d

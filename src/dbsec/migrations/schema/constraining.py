@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from dbsec.migrations import tree
 from dbsec.migrations.operations import Constraint, ConstraintKind, CreateIndex
-from dbsec.migrations.schema import naming, places
+from dbsec.migrations.schema import naming, nullability, places
 from dbsec.migrations.schema.model import Index, Schema, Table
 
-_NAMED_NOT_NULL = 18
 _KEYS = (ConstraintKind.UNIQUE, ConstraintKind.PRIMARY_KEY)
 _LABELS = {ConstraintKind.PRIMARY_KEY: "pkey", ConstraintKind.UNIQUE: "key", ConstraintKind.EXCLUDE: "excl"}
 
@@ -20,53 +19,14 @@ def add(schema: Schema, table: Table, constraint: Constraint, *, only: bool = Fa
         case ConstraintKind.CHECK:
             _add_check(schema, table, constraint, only=only)
         case ConstraintKind.NOT_NULL:
-            for heir in places.family(schema, table, only=only or constraint.no_inherit):
-                for column in constraint.columns:
-                    set_not_null(heir, column, constraint if heir is table else replace(constraint, name=None))
+            for column in constraint.columns:
+                nullability.require(schema, table, column, constraint, only=only or constraint.no_inherit)
         case ConstraintKind.FOREIGN_KEY:
             _add_foreign_key(schema, table, constraint)
         case _ if constraint.using_index:
             _use_index(schema, table, constraint)
         case _:
             add_index(schema, table, _index_of(schema, table, constraint), constraint, only=only)
-
-
-def set_not_null(table: Table, column: str, constraint: Constraint | None = None) -> None:
-    """Make a column NOT NULL; a constraint that is not valid is only noted, as no proof."""
-    old, noted = table.columns.get(column), not_null_of(table, column)
-    valid = constraint is None or constraint.valid
-    if old is None or (old.not_null and (noted or constraint is None or not valid)):
-        return
-    own = naming.joined(table.name.name, column, "not_null")
-    wanted = constraint or noted or Constraint(ConstraintKind.NOT_NULL)
-    if noted:
-        table.constraints.remove(noted)
-    if not valid or wanted.name not in (None, own):
-        table.constraints.append(replace(wanted, name=wanted.name or own, columns=(column,), valid=valid))
-    if valid:
-        table.columns[column] = replace(old, not_null=True)
-
-
-def not_null_of(table: Table, column: str) -> Constraint | None:
-    """Find the NOT NULL constraint that is noted for a column."""
-    return next((one for one in table.of_kind(ConstraintKind.NOT_NULL) if one.columns == (column,)), None)
-
-
-def spelled_not_null(schema: Schema, table: Table, column: str) -> Constraint | None:
-    """Tell the NOT NULL constraint of a column by name, as every one has from 18 on; None below."""
-    if (schema.major or 0) < _NAMED_NOT_NULL or not table.columns[column].not_null:
-        return None
-    own = naming.joined(table.name.name, column, "not_null")
-    return not_null_of(table, column) or Constraint(ConstraintKind.NOT_NULL, own, (column,))
-
-
-def drop_not_null(table: Table, column: str) -> None:
-    """Let a column take NULL again."""
-    if (old := table.columns.get(column)) is not None:
-        table.columns[column] = replace(old, not_null=False)
-    table.constraints[:] = [
-        one for one in table.constraints if one.kind is not ConstraintKind.NOT_NULL or one.columns != (column,)
-    ]
 
 
 def _add_check(schema: Schema, table: Table, constraint: Constraint, *, only: bool) -> None:
@@ -158,7 +118,7 @@ def add_index(
         places.put_constraint(schema, table, settled)
         if constraint.kind is ConstraintKind.PRIMARY_KEY:
             for column in index.columns:
-                set_not_null(table, column)
+                nullability.set_not_null(table, column)
     for part in () if only else parts:
         hand_down_index(schema, part, index, constraint)
 
@@ -205,7 +165,7 @@ def _use_index(schema: Schema, table: Table, constraint: Constraint) -> None:
     places.put_constraint(schema, table, settled)
     if constraint.kind is ConstraintKind.PRIMARY_KEY:
         for column in index.columns:
-            set_not_null(table, column)
+            nullability.set_not_null(table, column)
 
 
 def index_of(operation: CreateIndex, table: Table, name: str) -> Index:
@@ -245,11 +205,11 @@ def drop(schema: Schema, table: Table, name: str, *, only: bool = False) -> None
         for column in table.columns:
             if naming.joined(table.name.name, column, "not_null") == name:
                 for heir in places.family(schema, table, only=only):
-                    drop_not_null(heir, column)
+                    nullability.drop(heir, column)
         return
     if found.kind is ConstraintKind.NOT_NULL:
         for heir in places.family(schema, table, only=only):
-            drop_not_null(heir, found.columns[0])
+            nullability.drop(heir, found.columns[0])
         return
     places.take_constraint(table, name)
     if found.kind in _LABELS:

@@ -18,7 +18,7 @@ from dbsec.migrations.operations import (
     CreateView,
     Type,
 )
-from dbsec.migrations.schema import constraining, naming, partitioning, places
+from dbsec.migrations.schema import constraining, naming, nullability, partitioning, places
 from dbsec.migrations.schema.model import Domain, Schema, Table, View
 from dbsec.migrations.schema.reading import read
 from dbsec.migrations.statement import Node
@@ -49,6 +49,7 @@ def create_table(schema: Schema, operation: CreateTable, *, released: bool) -> N
         partition_of=named[0] if operation.partition_of else None,
         bound=operation.bound,
         inherits=() if operation.partition_of else named,
+        of_type=schema.qualified(operation.of_type) if operation.of_type else None,
         new=released,
     )
     for parent in known:
@@ -62,6 +63,8 @@ def create_table(schema: Schema, operation: CreateTable, *, released: bool) -> N
     for column in operation.columns:
         _declare(schema, table, column, released=released)
     for parent in known:
+        for column_name in parent.columns:
+            nullability.hand_down(schema, parent, table, column_name)
         partitioning.copy_checks(schema, parent, table)
     for constraint in sorted(_constraints(operation), key=lambda one: _ORDER.index(one.kind)):
         if not _repeated(table, constraint):
@@ -116,11 +119,15 @@ def _declare(schema: Schema, table: Table, column: Column, *, released: bool) ->
 def put_column(schema: Schema, table: Table, column: Column, *, released: bool) -> None:
     """Put a new column on a table: serial becomes an integer with a sequence; its constraints are not added here."""
     default = None if tree.is_null(column.default) else column.default
-    settled = replace(column, type=places.settled_type(schema, column.type), default=default, constraints=())
+    kind = places.settled_type(schema, column.type)
+    settled = column
+    if column.constraints or kind is not column.type or default is not column.default:
+        settled = replace(column, type=kind, default=default, constraints=())
     if column.type.schema is None and (integer := SERIALS.get(column.type.name)):
         sequence = places.free_relation(schema, table.name, column.name, "seq")
         name = Name(table.name.schema, sequence)
         schema.sequences.add(name)
+        schema.owners[name] = (table.name, column.name)
         if released:
             schema.new_objects.add(("sequence", name))
         settled = replace(settled, type=Type(integer), default=next_value(name))
@@ -140,7 +147,7 @@ def _copy_like(schema: Schema, table: Table, model: Table | None, wanted: frozen
     if model is None:
         return
     for column in model.columns.values():
-        if (named := constraining.spelled_not_null(schema, model, column.name)) is not None:
+        if (named := nullability.spelled(schema, model, column.name)) is not None:
             table.constraints.append(named)
         is_generated = column.generated is not None
         table.columns[column.name] = replace(

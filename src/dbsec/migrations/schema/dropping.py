@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dbsec.migrations import tree
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import Column, Drop, DropColumn, Truncate, Type
+from dbsec.migrations.operations import Drop, DropColumn, Truncate, Type
 from dbsec.migrations.schema import constraining, places
 from dbsec.migrations.schema.model import Index, Schema, Table
 from dbsec.migrations.statement import Node
@@ -59,8 +59,8 @@ def drop_table(schema: Schema, table: Table, *, cascade: bool) -> None:
     places.remove(schema, table)
     schema.views.pop(table.name, None)
     schema.new_objects.discard((table.kind, table.name))
-    for column in table.columns.values():
-        _forget_sequence(schema, column)
+    for column in table.columns:
+        _forget_sequences(schema, table, column)
     if cascade:
         for other, key in list(schema.referencing(table.name)):
             places.take_constraint(other, key.name or "")
@@ -99,16 +99,17 @@ def sequence_of(default: Node | None) -> str | None:
     return tree.constant((called.get("args") or [None])[0])
 
 
-def _forget_sequence(schema: Schema, column: Column) -> None:
-    """A sequence that only a dropped column used was owned by it."""
-    text = sequence_of(column.default)
-    for sequence in [one for one in schema.sequences if str(one) == text]:
+def _forget_sequences(schema: Schema, table: Table, column: str) -> None:
+    """What a column owns goes with it."""
+    for sequence in [one for one, owner in schema.owners.items() if owner == (table.name, column)]:
         schema.sequences.discard(sequence)
         schema.new_objects.discard(("sequence", sequence))
+        del schema.owners[sequence]
 
 
 def _drop_sequence(schema: Schema, sequence: Name, *, cascade: bool) -> None:
     schema.sequences.discard(sequence)
+    schema.owners.pop(sequence, None)
     for table in schema.tables.values() if cascade else ():
         for column in list(table.columns.values()):
             if sequence_of(column.default) == str(sequence):
@@ -139,6 +140,7 @@ def _drop_schema(schema: Schema, name: str) -> None:
         for one in [one for one in held if one.schema == name]:
             del held[one]
     schema.sequences = {one for one in schema.sequences if one.schema != name}
+    schema.owners = {one: owner for one, owner in schema.owners.items() if one.schema != name}
     schema.new_types = {one for one in schema.new_types if one.schema != name}
     schema.new_objects = {(kind, one) for kind, one in schema.new_objects if one.schema != name}
 
@@ -156,7 +158,7 @@ def _take_column(schema: Schema, table: Table, name: str, *, cascade: bool) -> N
     if column is None:
         return
     table.new_columns.discard(name)
-    _forget_sequence(schema, column)
+    _forget_sequences(schema, table, name)
     for index in [one for one in table.indexes.values() if name in columns_of(one)]:
         constraining.drop_index(schema, table, index.name)
     table.constraints[:] = [one for one in table.constraints if name not in one.columns]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from dbsec.errors import UsageError
+from dbsec.migrations import collector
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.parse import parse
 from dbsec.migrations.schema.apply import DEFAULT_PATH, apply
@@ -29,12 +30,12 @@ def from_dump(text: str, *, source: str) -> tuple[Schema, list[Unread]]:
     schema = Schema(known=True, source=source, major=int(version[1]) if version else None)
     unread: list[Unread] = []
     count = 0
-    for script in _parts(_blanked(text), source):
-        statements, missed = parse(script)
-        unread += missed
-        count += len(statements)
-        for statement in statements:
-            for operation in operations_of(statement):
+    with collector.paused():
+        for script in _parts(_blanked(text), source):
+            statements, missed = parse(script)
+            unread += missed
+            count += len(statements)
+            for operation in (operation for statement in statements for operation in operations_of(statement)):
                 apply(schema, operation, released=False)
     if not count:
         hint = "pg_dump -s DATABASE > schema.sql"

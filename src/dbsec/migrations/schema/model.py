@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Bound, Column, Constraint, ConstraintKind, Type
@@ -41,7 +42,7 @@ class Table:
     ``new``: made by the release that is judged, so that no old client knows it and no row stands in it before.
     ``filled``: such a table got rows in this release (INSERT … SELECT, COPY, CREATE TABLE AS). ``columns`` in order;
     ``new_columns``: added by this release. ``pinned``: columns that policies and triggers (kind, name) read: PostgreSQL
-    does not change their type.
+    does not change their type. ``of_type``: the composite type of CREATE TABLE … OF.
     """
 
     name: Name
@@ -59,6 +60,7 @@ class Table:
     partition_of: Name | None = None
     bound: Bound | None = None
     inherits: tuple[Name, ...] = ()
+    of_type: Name | None = None
     new: bool = False
     filled: bool = False
     new_columns: set[str] = field(default_factory=set)
@@ -103,6 +105,23 @@ class Domain:
     new: bool = False
 
 
+class Named(dict[Name, _T]):
+    """Objects by name, and the schemas that have ever held one: a bare name is looked up in few places, not in all."""
+
+    __slots__ = ("schemas",)
+
+    def __init__(self, items: Iterable[tuple[Name, _T]] = ()) -> None:
+        super().__init__(items)
+        self.schemas = {name.schema for name in self}
+
+    def __setitem__(self, name: Name, value: _T) -> None:
+        self.schemas.add(name.schema)
+        super().__setitem__(name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Named[_T]:
+        return Named((name, copy.deepcopy(value, memo)) for name, value in self.items())
+
+
 @dataclass(slots=True)
 class Schema:
     """The state between two statements.
@@ -115,15 +134,16 @@ class Schema:
     source: str = ""
     major: int | None = None
     search_path: tuple[str, ...] = ("public",)
-    tables: dict[Name, Table] = field(default_factory=dict)
-    views: dict[Name, View] = field(default_factory=dict)
-    domains: dict[Name, Domain] = field(default_factory=dict)
-    types: dict[Name, str] = field(default_factory=dict)  # name -> enum, composite, range, base
+    tables: Named[Table] = field(default_factory=Named)
+    views: Named[View] = field(default_factory=Named)
+    domains: Named[Domain] = field(default_factory=Named)
+    types: Named[str] = field(default_factory=Named)  # name -> enum, composite, range, base
     new_types: set[Name] = field(default_factory=set)
-    functions: dict[Name, str] = field(default_factory=dict)  # name -> volatility
+    functions: Named[str] = field(default_factory=Named)  # name -> volatility
     sequences: set[Name] = field(default_factory=set)
     statistics: dict[Name, Name] = field(default_factory=dict)  # CREATE STATISTICS -> its table
     new_objects: set[tuple[str, Name]] = field(default_factory=set)  # (kind of Drop, name) made by this release
+    owners: Named[tuple[Name, str]] = field(default_factory=Named)  # sequence -> the column that it is OWNED BY
     # Kept by schema/ alone: who inherits from whom, where an index stands, names that constraints have had, and the
     # search path that comes back when the transaction with SET LOCAL ends.
     children: dict[Name, dict[Name, None]] = field(default_factory=dict, repr=False, compare=False)
@@ -175,11 +195,12 @@ class Schema:
         """Yield the views and materialized views that read a relation directly."""
         return (view for view in self.views.values() if name in view.reads)
 
-    def _found(self, of: dict[Name, _T], name: Name) -> _T | None:
+    def _found(self, of: Named[_T], name: Name) -> _T | None:
         if name.schema is not None:
             return of.get(name)
+        bare = name.name
         for schema in ("pg_temp", *self.search_path):
-            if (found := of.get(Name(schema, name.name))) is not None:
+            if (found := of.get(Name(schema, bare))) is not None:
                 return found
-        elsewhere = [thing for (_, bare), thing in of.items() if bare == name.name]
+        elsewhere = [of[key] for schema in of.schemas if (key := Name(schema, bare)) in of]
         return elsewhere[0] if len(elsewhere) == 1 else None

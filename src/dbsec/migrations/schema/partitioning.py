@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dbsec.migrations.operations import AttachPartition, ConstraintKind, DetachPartition, Inherit
-from dbsec.migrations.schema import constraining, naming, places
+from dbsec.migrations.schema import constraining, naming, nullability, places
 from dbsec.migrations.schema.model import Index, Schema, Table
 
 _KEYS = (ConstraintKind.PRIMARY_KEY, ConstraintKind.UNIQUE)
@@ -24,14 +24,9 @@ def copy_columns(schema: Schema, parent: Table, child: Table) -> None:
 
 
 def copy_checks(schema: Schema, parent: Table, child: Table) -> None:
-    """Give a new table its parent's CHECK constraints, and those NOT NULL that are not proven."""
-    for constraint in parent.of_kind(ConstraintKind.CHECK, ConstraintKind.NOT_NULL):
-        if constraint.no_inherit or (constraint.kind is ConstraintKind.NOT_NULL and constraint.valid):
-            continue
-        if constraint.kind is ConstraintKind.NOT_NULL:
-            for column in constraint.columns:
-                constraining.set_not_null(child, column)
-        elif child.constraint(constraint.name or "") is None:
+    """Give a partition or child its parent's CHECK constraints."""
+    for constraint in parent.of_kind(ConstraintKind.CHECK):
+        if not constraint.no_inherit and child.constraint(constraint.name or "") is None:
             places.put_constraint(schema, child, replace(constraint, valid=constraint.enforced))
 
 
@@ -64,26 +59,15 @@ def attach(schema: Schema, operation: AttachPartition) -> None:
     parent, part = schema.table(operation.table), schema.table(operation.partition)
     if parent is not None and parent.new and (part is None or not part.empty):
         _filled_up(schema, parent)
-    if parent is None or part is None:
+    if parent is None or part is None or places.is_above(schema, part, parent):
         return
     part.partition_of, part.bound, part.inherits = parent.name, operation.bound, ()
     places.link(schema, parent.name, part.name)
-    _same_not_null(parent, part)
+    for name in [name for name, column in part.columns.items() if not column.not_null]:
+        nullability.hand_down(schema, parent, part, name)
     _same_identity(schema, parent, part)
     copy_checks(schema, parent, part)
     copy_indexes(schema, parent, part)
-
-
-def _same_not_null(parent: Table, part: Table) -> None:
-    """What the parent asserts needs no name of its own on the partition."""
-    for name, column in parent.columns.items():
-        if column.not_null and name in part.columns:
-            constraining.set_not_null(part, name)
-            part.constraints[:] = [
-                one
-                for one in part.constraints
-                if one.kind is not ConstraintKind.NOT_NULL or one.columns != (name,) or not one.valid
-            ]
 
 
 def _same_identity(schema: Schema, parent: Table, part: Table) -> None:
@@ -143,7 +127,7 @@ def detach(schema: Schema, operation: DetachPartition) -> None:
 def inherit(schema: Schema, operation: Inherit) -> None:
     """INHERIT and NO INHERIT."""
     child, parent = schema.table(operation.table), schema.table(operation.parent)
-    if child is None:
+    if child is None or (parent is not None and places.is_above(schema, child, parent)):
         return
     name = parent.name if parent else schema.qualified(operation.parent)
     child.inherits = tuple(one for one in child.inherits if one != name)

@@ -88,6 +88,11 @@ def family(schema: Schema, table: Table, *, only: bool = False) -> Iterator[Tabl
                 todo.append(child)
 
 
+def is_above(schema: Schema, table: Table, other: Table) -> bool:
+    """Tell whether ``other`` is the table itself or one of its heirs: PostgreSQL refuses circles."""
+    return any(heir is other for heir in family(schema, table))
+
+
 def put_index(schema: Schema, table: Table, index: Index) -> None:
     """Put an index on a table."""
     table.indexes[index.name] = index

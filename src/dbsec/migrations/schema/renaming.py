@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 from dbsec.migrations import tree
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Column, Constraint, Rename, SetSchema, Type
-from dbsec.migrations.schema import constraining, places
-from dbsec.migrations.schema.dropping import sequence_of
-from dbsec.migrations.schema.model import Index, Schema, Table, View
+from dbsec.migrations.schema import nullability, places
+from dbsec.migrations.schema.model import Index, Named, Schema, Table, View
 
 _T = TypeVar("_T")
 _RELATIONS = ("table", "view", "materialized view", "foreign table")
@@ -62,8 +61,8 @@ def _move(schema: Schema, kind: str, old: Name, new: Name) -> None:
     schema.new_objects = {(kind_, new if name == old else name) for kind_, name in schema.new_objects}
 
 
-def _rekeyed(of: dict[Name, _T], old: Name, new: Name) -> dict[Name, _T]:
-    return {new if name == old else name: thing for name, thing in of.items()}
+def _rekeyed(of: Named[_T], old: Name, new: Name) -> Named[_T]:
+    return Named((new if name == old else name, thing) for name, thing in of.items())
 
 
 def _move_relation(schema: Schema, old: Name, new: Name) -> None:
@@ -80,7 +79,7 @@ def _move_relation(schema: Schema, old: Name, new: Name) -> None:
 def _move_table(schema: Schema, table: Table, new: Name) -> None:
     old = table.name
     for name in table.columns if old.name != new.name else ():
-        _keep_name(schema, table, name)
+        nullability.keep_name(schema, table, name)
     heirs = list(places.heirs(schema, table))
     places.remove(schema, table)
     table.name = new
@@ -93,19 +92,16 @@ def _move_table(schema: Schema, table: Table, new: Name) -> None:
     places.place(schema, table)
     for other, key in [*schema.referencing(old)]:
         places.put_constraint(schema, other, replace(key, references=new))
-    if old.schema != new.schema:
-        for column in list(table.columns.values()):
-            _move_owned(schema, column, new.schema)
-
-
-def _move_owned(schema: Schema, column: Column, place: str | None) -> None:
-    text = sequence_of(column.default)
-    for sequence in [one for one in schema.sequences if str(one) == text]:
-        _move_sequence(schema, sequence, Name(place, sequence.name))
+    owned = [(sequence, column) for sequence, (owner, column) in schema.owners.items() if owner == old]
+    for sequence, column in owned:
+        schema.owners[sequence] = (new, column)
+        if old.schema != new.schema:
+            _move_sequence(schema, sequence, Name(new.schema, sequence.name))
 
 
 def _move_sequence(schema: Schema, old: Name, new: Name) -> None:
     schema.sequences = {new if name == old else name for name in schema.sequences}
+    schema.owners = _rekeyed(schema.owners, old, new)
     for table in schema.tables.values():
         for column in list(table.columns.values()):
             if column.default is not None and "FuncCall" in column.default:
@@ -235,7 +231,7 @@ def _tell_readers(schema: Schema, relation: Name, old: str, new: str) -> None:
 def _rename_column(schema: Schema, table: Table, old: str, new: str) -> None:
     if old not in table.columns:
         return
-    _keep_name(schema, table, old)
+    nullability.keep_name(schema, table, old)
 
     def called(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(new if name == old else name for name in names)
@@ -250,17 +246,14 @@ def _rename_column(schema: Schema, table: Table, old: str, new: str) -> None:
     if table.partition_by:
         table.partition_by = (table.partition_by[0], called(table.partition_by[1]))
     table.pinned = {reader: tuple(sorted(called(columns))) for reader, columns in table.pinned.items()}
+    for sequence, owner in schema.owners.items():
+        if owner == (table.name, old):
+            schema.owners[sequence] = (table.name, new)
     if old in table.new_columns:
         table.new_columns = set(called(tuple(table.new_columns)))
     for other, key in [*schema.referencing(table.name)]:
         places.put_constraint(schema, other, replace(key, referenced_columns=called(key.referenced_columns)))
     _tell_readers(schema, table.name, old, new)
-
-
-def _keep_name(schema: Schema, table: Table, column: str) -> None:
-    """A NOT NULL of 18 keeps its name when its table or column gets another."""
-    if (named := constraining.spelled_not_null(schema, table, column)) is not None:
-        places.put_constraint(schema, table, named)
 
 
 def _recolumned(column: Column, old: str, new: str) -> Column:

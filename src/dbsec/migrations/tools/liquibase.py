@@ -38,7 +38,7 @@ def _for_postgresql(rest: str) -> bool:
 def _delimited(text: str) -> str:
     """Put a semicolon where a changeset has a delimiter of its own at the end of a line."""
     marks = [*_CHANGESET.finditer(text)]
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    ends = [*(mark.start() for mark in marks), len(text)][1:]
     for mark, end in zip(marks, ends, strict=True):
         if found := _DELIMITER.search(mark["rest"]):
             sign = found["sign"].strip('"').replace("\\n", "").strip()

@@ -1,4 +1,4 @@
-"""MIG314: what kept rows from other tenants is taken away."""
+"""MIG314: which rows a role sees changes under the running release."""
 
 from __future__ import annotations
 
@@ -37,8 +37,22 @@ def _match(step: Step) -> Iterator[Hit]:
         off = table is not None and act.act == "disable" and not table.row_security
         if act.act in _SAID and knows(step, act.table) and not off:
             yield Hit(target(step, act.table), _SAID[act.act], f"-- {sql(act.table)}: leave row security as it is")
+    elif isinstance(act, CreatePolicy) and knows(step, act.table):
+        yield from _policy(step, act)
     elif isinstance(act, Drop) and act.kind == "policy" and act.table is not None and knows(step, act.table):
         yield from _dropped(step, act, act.table)
+
+
+def _policy(step: Step, act: CreatePolicy) -> Iterator[Hit]:
+    """ALTER POLICY, and a restrictive policy beside others; a permissive one only lets more rows through."""
+    table = step.schema.table(act.table)
+    if act.alter:
+        said = f"policy '{act.name}' lets other rows through, or other roles, for sessions of the running release too"
+    elif not act.permissive and table is not None and table.row_security:
+        said = f"restrictive policy '{act.name}' hides rows that the running release sees, and refuses others"
+    else:
+        return
+    yield Hit(target(step, act.table, act.name), said)
 
 
 def _dropped(step: Step, drop: Drop, table: Name) -> Iterator[Hit]:
@@ -61,11 +75,11 @@ def _dropped(step: Step, drop: Drop, table: Name) -> Iterator[Hit]:
 
 RULE = Rule(
     code="MIG314",
-    name="row-security-weakened",
-    title="Row level security is switched off or loses a policy",
+    name="row-security-changed",
+    title="Row level security is switched off, or another policy holds",
     severity=Severity.WARNING,
     hazard=Hazard.UNSAFE,
-    applies=(RowSecurity, Drop),
+    applies=(RowSecurity, Drop, CreatePolicy),
     match=_match,
     effect="DISABLE ROW LEVEL SECURITY keeps the policies in the catalog and applies none of them; NO FORCE exempts "
     "the owner. Permissive policies are joined by OR and restrictive ones by AND, so that a dropped restrictive policy "
@@ -81,6 +95,6 @@ RULE = Rule(
         "COMMIT;",
         proof=Loses("SELECT app.visible()"),
     ),
-    source=("ddl-rowsecurity", "sql-droppolicy"),
-    aliases=("ban-drop-policy", "alter-row-level-security"),
+    source=("ddl-rowsecurity", "sql-alterpolicy", "sql-droppolicy"),
+    aliases=("ban-drop-policy", "ban-alter-policy-condition", "ban-alter-policy-roles", "ban-alter-row-level-security"),
 )

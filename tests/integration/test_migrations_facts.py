@@ -1,4 +1,4 @@
-"""PostgreSQL against the fact base: what was measured once is measured again, on the servers that are installed here."""
+"""PostgreSQL against the fact base: what was measured once is measured again, on the servers installed here."""
 
 from __future__ import annotations
 

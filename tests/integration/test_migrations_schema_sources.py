@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dbsec import process
-from dbsec.errors import UsageError
+from dbsec.errors import GaveUp, UsageError
 from dbsec.migrations import tree
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.names import Name
@@ -369,14 +369,16 @@ def test_an_archive_is_refused_with_the_command_that_turns_it_into_sql(built):
     assert caught.value.hint == "pg_restore -s -f schema.sql schema.dump"
 
 
-def test_reading_the_catalog_writes_nothing_and_waits_for_nobody(built, connection):
+def test_reading_the_catalog_leaves_nothing_behind_and_does_not_wait_for_long(built, connection):
     with connect(built.conninfo, autocommit=False) as other:
-        other.execute("LOCK TABLE app.users, app.events, app.orgs IN ACCESS EXCLUSIVE MODE")
-        other.execute("SELECT pg_current_xact_id()")
-        schema = from_catalog(connection)
-    assert len(schema.tables[Name("app", "users")].columns) > 5
-    assert connection.execute("SHOW transaction_read_only").fetchone() == ("off",)
-    assert connection.execute("SHOW lock_timeout").fetchone() == ("0",)
+        other.execute("LOCK TABLE app.users IN EXCLUSIVE MODE")
+        assert len(from_catalog(connection).tables) > 15
+        other.execute("LOCK TABLE app.users IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(GaveUp, match="lock timeout") as caught:
+            from_catalog(connection)
+        assert ("users", other.info.backend_pid) in connection.execute(caught.value.hint).fetchall()
+    held = "SELECT current_setting('transaction_read_only'), current_setting('lock_timeout'), current_schema()"
+    assert connection.execute(held).fetchone() == ("off", "0", "app")
 
 
 def test_a_role_without_rights_reads_the_same_schema(built, connection):

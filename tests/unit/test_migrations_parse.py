@@ -217,10 +217,18 @@ END"""
 
 
 def test_a_literal_of_several_lines_keeps_its_lines() -> None:
-    found = inner(
-        "\nBEGIN\n  EXECUTE\n    'DROP TABLE a;\n     DROP TABLE b';\n  EXECUTE $q$\n    DROP TABLE c$q$;\nEND"
-    )
-    assert [(line, text) for line, _, text in found] == [(5, "DROP TABLE a"), (6, "DROP TABLE b"), (8, "DROP TABLE c")]
+    body = """
+BEGIN
+  EXECUTE
+    'DROP TABLE a;
+     DROP TABLE b';
+  EXECUTE $q$
+    DROP TABLE c$q$;
+  EXECUTE format(
+    'DROP TABLE %I', 'd');
+END"""
+    lines = zip((5, 6, 8, 10), "abcd", strict=True)
+    assert [(line, text) for line, _, text in inner(body)] == [(line, f"DROP TABLE {name}") for line, name in lines]
 
 
 @pytest.mark.parametrize(

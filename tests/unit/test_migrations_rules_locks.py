@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -474,3 +474,22 @@ WARNINGS = {
 @pytest.mark.parametrize("name", WARNINGS)
 def test_warnings(name: str) -> None:
     assert codes(WARNINGS[name], Severity.WARNING) == sorted(WARNINGS[name].codes)
+
+
+@pytest.mark.parametrize("major", [14, 17, 18])
+@pytest.mark.parametrize("name", [name for name in ERRORS if ERRORS[name].codes])
+def test_a_fix_is_free_of_the_errors_that_it_mends(name: str, major: int) -> None:
+    case = ERRORS[name]
+    if case.major > major:
+        return
+    for found in run(replace(case, major=major)):
+        if found.hit.fix and found.finding.severity is Severity.ERROR:
+            before = made_before(case, found)
+            left, kept = (replace(case, major=major, sql=sql) for sql in (before + found.hit.fix, before))
+            assert codes(left, Severity.ERROR) == codes(kept, Severity.ERROR), found.hit.fix
+
+
+def made_before(case: Case, found: Located) -> str:
+    """What the release did before the statement that the fix replaces."""
+    text = case.sql[: case.sql.index(found.statement.text)] if found.statement.text in case.sql else ""
+    return "" if "BEGIN" in text else text

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dbsec import files
 from dbsec.errors import UsageError
 from dbsec.findings import Severity
+from dbsec.migrations import source
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.lint import Located, Options, Result, lint
 from dbsec.migrations.operations import OnTable, Operation, TransactionControl
@@ -60,21 +62,20 @@ def plan(
 ) -> tuple[list[Change], list[Left]]:
     """Plan the mechanical fixes of a result; nothing is written.
 
-    ``schema`` is the state before the release, untouched. A change is kept only where the files that it makes have no
-    error of a mended rule any more; else its findings are left, with the reason.
+    ``schema`` is the state before the release, untouched. What a change makes is linted again: it is kept only where
+    no error is left but those that are told as left.
     """
     changes: list[Change] = []
     left: list[Left] = []
     for script in scripts:
-        wanted = [found for found in result.located if found.statement.script is script and found.hit.fix]
-        errors = [found for found in wanted if found.finding.severity is Severity.ERROR]
+        errors = [found for found in _errors(result) if found.statement.script is script]
         if not errors:
             continue
         edits, rest = _edits(errors, script)
         left += rest
         if edits:
             changes.append(_changed(script, edits, len(errors) - len(rest)))
-    return _proven(changes, left, scripts, schema, options or Options())
+    return _proven(changes, left, result, scripts, schema, options or Options())
 
 
 def apply(changes: Iterable[Change]) -> None:
@@ -94,7 +95,7 @@ def _edits(errors: Sequence[Located], script: Script) -> tuple[list[_Edit], list
     edits, left = [], []
     if reason := _untouchable(script):
         return [], [Left(found, reason) for found in errors]
-    text, statements = _read(Path(script.path)), parse(script)[0]
+    text = _read(Path(script.path))
     for statement in {id(found.statement): found.statement for found in errors}.values():
         of_it = [found for found in errors if found.statement is statement]
         start = _offset(text, statement)
@@ -106,7 +107,7 @@ def _edits(errors: Sequence[Located], script: Script) -> tuple[list[_Edit], list
             made = _outside(made)
         end = _past_semicolon(text, start + len(statement.text))
         edits.append(_Edit(statement, start, end, _indented(made, text, start)))
-    return edits, left if statements else left
+    return edits, left
 
 
 def _untouchable(script: Script) -> str:
@@ -184,8 +185,8 @@ def _changed(script: Script, edits: Sequence[_Edit], fixed: int) -> Change:
 def _without_empty_blocks(script: Script, text: str) -> str:
     """Take out BEGIN; COMMIT; with nothing between them, which moving a statement out of its transaction leaves."""
     while True:
-        statements = parse(replace(script, text=text))[0]
-        for first, second in zip(statements, statements[1:], strict=False):
+        statements = parse(source.remade(script, text))[0]
+        for first, second in itertools.pairwise(statements):
             if _act(first) == "begin" and _act(second) == "commit":
                 start, end = _offset(text, first), _offset(text, second)
                 if start < 0 or text[start:end].replace(first.text, "", 1).strip() != ";":
@@ -204,24 +205,31 @@ def _act(statement: Statement) -> str:
 
 
 def _proven(
-    changes: list[Change], left: list[Left], scripts: Sequence[Script], schema: Schema | None, options: Options
+    changes: Sequence[Change],
+    left: Sequence[Left],
+    result: Result,
+    scripts: Sequence[Script],
+    schema: Schema | None,
+    options: Options,
 ) -> tuple[list[Change], list[Left]]:
-    """Lint the changed files in their places; a change that does not end its errors is dropped."""
-    made = {change.path: change for change in changes}
-    again = [replace(script, text=made[Path(script.path)].after) if _of(script, made) else script for script in scripts]
-    after = lint(again, schema=copy.deepcopy(schema) if schema is not None else None, options=options)
-    bad = {Path(found.statement.script.path) for found in after.located if found.finding.severity is Severity.ERROR}
-    bad |= {Path(unread.path) for unread in after.unread}
-    return [change for change in changes if change.path not in bad or _better(change, after, left)], left
+    """Lint the changed files in their places; a change that leaves a new error or text that is none is dropped."""
+    made = {str(change.path): change.after for change in changes}
+    again = [source.remade(script, made[script.path]) if script.path in made else script for script in scripts]
+    after = lint(again, schema=copy.deepcopy(schema), options=options)
+    known = {_place(one.located) for one in left}
+    bad = {found.statement.script.path for found in _errors(after) if _place(found) not in known}
+    bad |= {unread.path for unread in after.unread} - {unread.path for unread in result.unread}
+    dropped = [
+        Left(found, "the statements that would replace it are not free of errors here: change it by hand")
+        for found in _errors(result)
+        if found.statement.script.path in bad and found.statement.script.path in made and _place(found) not in known
+    ]
+    return [change for change in changes if str(change.path) not in bad], [*left, *dropped]
 
 
-def _of(script: Script, made: dict[Path, Change]) -> bool:
-    return not script.lines and Path(script.path) in made
+def _errors(result: Result) -> list[Located]:
+    return [found for found in result.located if found.finding.severity is Severity.ERROR]
 
 
-def _better(change: Change, after: Result, left: list[Left]) -> bool:
-    """Errors that are still there must be those that were left."""
-    still = [found for found in after.located if found.finding.severity is Severity.ERROR]
-    of_file = [found for found in still if Path(found.statement.script.path) == change.path]
-    known = {(found.located.rule.code, found.located.hit.target) for found in left}
-    return all((found.rule.code, found.hit.target) in known for found in of_file)
+def _place(found: Located) -> tuple[str, str, str]:
+    return found.statement.script.path, found.rule.code, found.hit.target

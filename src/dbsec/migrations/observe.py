@@ -184,9 +184,9 @@ class Observer:
             return set()
         told_work = work_in(self._notices)
         moved = {t.name for oid, t in tables.items() if t.kind in "rm" and oid in after and after[oid].file != t.file}
-        if kind in _HIDES_TRUNCATE:
-            moved = {name for name in moved if any(t.work is Work.REWRITE and t.table == name.name for t in told_work)}
-        found = {Task(Work.REWRITE, name, "its file is new") for name in moved}
+        rewritten = {told.table for told in told_work if told.work is Work.REWRITE}
+        emptied = {name for name in moved if kind in _HIDES_TRUNCATE and name.name not in rewritten}
+        found = {Task(Work.REWRITE, name, "its file is new") for name in moved - emptied}
         for told in told_work:
             oids = self._by_constraint(told.constraint) if told.constraint else _named(told.table, tables)
             for oid in (oids & locked or oids) & tables.keys():

@@ -66,6 +66,12 @@ def read(
     return scripts, unread
 
 
+def remade(script: Script, text: str) -> Script:
+    """Read another text as the file of a script."""
+    made = _script(script.path, text, [], script.path)
+    return replace(made, wrap=script.wrap, deployed=script.deployed)
+
+
 def _in_runs(paths: Sequence[str]) -> Iterable[walk.Found | str]:
     """Look at the paths; files of one folder that stand side by side are ordered as those of a folder are."""
     run: walk.Found | None = None

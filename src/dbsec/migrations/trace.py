@@ -205,12 +205,10 @@ class _Replay:
         old = self._old or frozenset()
         if seen.effect is not None:
             parted = disagreements(said, seen.effect, tables=old, held=seen.held)
-        elif said.fails:
-            parted = ()
         else:
-            parted = (
-                f"PostgreSQL refuses it ({seen.error[0] if seen.error else ''}), the linter foretells that it works",
-            )
+            sqlstate = seen.error[0] if seen.error else ""
+            foreseen = said.fails or sqlstate.startswith(_DATA_DECIDES)
+            parted = () if foreseen else (f"PostgreSQL refuses it ({sqlstate}), the linter foretells that it works",)
         held = tuple(seen.held.items())
         return Traced(statement, said, seen.effect, seen.error, seen.seconds, parted, held, old)
 

@@ -40,11 +40,13 @@ class Draft:
     # --- what stands there
 
     def table(self, name: Name) -> Table:
-        """Find a table; a view, and one that is not known, gets a record with a name and nothing else."""
+        """Find a table; a view gets a record with a name alone, a table that is not known what was said of it."""
         if (found := self.schema.table(name)) is not None:
             return found
-        view = self.schema.view(name)
-        return Table(view.name, kind="view") if view else Table(self.schema.qualified(name))
+        if (view := self.schema.view(name)) is not None:
+            return Table(view.name, kind="view")
+        full = self.schema.qualified(name)
+        return self.schema.guests.get(full) or Table(full)
 
     def target(self, operation: OnTable) -> Table | None:
         """Find the table of an operation; None where IF EXISTS makes it do nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from dbsec.migrations import operations as op
@@ -22,11 +23,23 @@ def apply(schema: Schema, operation: Operation, *, released: bool) -> None:
 
     ``released``: the operation is of the release that is judged, so that what it makes is new.
     """
+    if not schema.known and isinstance(operation, _SAID_OF_A_TABLE):
+        schema = _with_guest(schema, operation.table)
     made = _MAKES.get(type(operation))
     if made is not None:
         made(schema, operation, released=released)
     elif (changed := _CHANGES.get(type(operation))) is not None:
         changed(schema, operation)
+
+
+def _with_guest(schema: Schema, name: Name) -> Schema:
+    """Look at a table that nobody described through a schema of such tables; at any other through its own."""
+    if schema.table(name) is not None or schema.view(name) is not None:
+        return schema
+    full = schema.qualified(name)
+    if full not in schema.guests:
+        schema.guests[full] = Table(full)
+    return replace(schema, tables=schema.guests, children={}, index_tables={}, constraint_names=set())
 
 
 def _write(schema: Schema, operation: op.Write) -> None:
@@ -142,6 +155,18 @@ def _pin(table: Table, reader: tuple[str, str], columns: tuple[str, ...]) -> Non
         table.pinned[reader] = own
 
 
+_SAID_OF_A_TABLE = (
+    op.AddColumn,
+    op.DropColumn,
+    op.AlterColumnType,
+    op.SetDefault,
+    op.DropDefault,
+    op.SetNotNull,
+    op.DropNotNull,
+    op.AddConstraint,
+    op.ValidateConstraint,
+    op.DropConstraint,
+)
 _MAKES: dict[type[Operation], Callable[..., None]] = {
     op.CreateTable: creating.create_table,
     op.CreateTableAs: creating.create_table_as,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from dbsec.errors import GaveUp, reason
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import AddConstraint, Column, Constraint, ConstraintKind, CreateIndex, CreateTable
 from dbsec.migrations.schema import catalog_queries, constraining, naming, places, spelled
@@ -26,11 +27,24 @@ def from_catalog(connection: psycopg.Connection[Any]) -> Schema:
     """Read the schema of the connected database into one that is ``known``.
 
     Locks: one read-only transaction of its own (none may be open) with lock_timeout; it locks catalogs in ACCESS SHARE,
-    and tables too where PostgreSQL spells out their expressions.
+    and tables too while PostgreSQL spells out their expressions.
+
+    Errors: ``GaveUp`` where another session holds ACCESS EXCLUSIVE on a table, or the catalog is too large to be read.
     """
+    from psycopg import errors
+
+    try:
+        with connection.transaction():
+            return _read(connection)
+    except (errors.LockNotAvailable, errors.QueryCanceled) as exc:
+        who = "SELECT relation::regclass, pid FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
+        raise GaveUp(f"the schema of '{connection.info.dbname}' cannot be read: {reason(exc)}", hint=who) from exc
+
+
+def _read(connection: psycopg.Connection[Any]) -> Schema:
     from psycopg.rows import tuple_row
 
-    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+    with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute("SET LOCAL lock_timeout = '2s'")
         cursor.execute("SET LOCAL statement_timeout = '60s'")

@@ -136,11 +136,10 @@ def _drop_schema(schema: Schema, name: str) -> None:
             drop_table(schema, table, cascade=True)
     for view in [one for one in schema.views if one.schema == name]:
         _drop_view(schema, view, cascade=True)
-    for held in (schema.domains, schema.types, schema.functions):
+    for held in (schema.domains, schema.types, schema.functions, schema.owners):
         for one in [one for one in held if one.schema == name]:
             del held[one]
     schema.sequences = {one for one in schema.sequences if one.schema != name}
-    schema.owners = {one: owner for one, owner in schema.owners.items() if one.schema != name}
     schema.new_types = {one for one in schema.new_types if one.schema != name}
     schema.new_objects = {(kind, one) for kind, one in schema.new_objects if one.schema != name}
 

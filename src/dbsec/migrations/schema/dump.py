@@ -14,7 +14,7 @@ from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread
 
 _VERSION = re.compile(r"^-- Dumped from database version (\d+)", re.MULTILINE)
-_DATA = re.compile(r"^COPY [^;]* FROM stdin;\n(?:.*\n)*?\\\.$", re.MULTILINE)
+_DATA = re.compile(r"^COPY .* FROM stdin;\n(?:.*\n)*?\\\.$", re.MULTILINE)
 _META = re.compile(r"^\\[a-zA-Z].*$", re.MULTILINE)
 _HEADER = "\n--\n-- Name: "  # pg_dump's comment above each object
 _PART = 1 << 18

@@ -144,6 +144,7 @@ class Schema:
     statistics: dict[Name, Name] = field(default_factory=dict)  # CREATE STATISTICS -> its table
     new_objects: set[tuple[str, Name]] = field(default_factory=set)  # (kind of Drop, name) made by this release
     owners: Named[tuple[Name, str]] = field(default_factory=Named)  # sequence -> the column that it is OWNED BY
+    guests: Named[Table] = field(default_factory=Named)  # not described, only what the release has said of them
     # Kept by schema/ alone: who inherits from whom, where an index stands, names that constraints have had, and the
     # search path that comes back when the transaction with SET LOCAL ends.
     children: dict[Name, dict[Name, None]] = field(default_factory=dict, repr=False, compare=False)

@@ -1,0 +1,114 @@
+"""``--fix`` puts safe statements in the place of harmful ones, in files as they are, and is linted itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbsec.errors import UsageError
+from dbsec.migrations import fix, source
+from dbsec.migrations.lint import Options, lint
+from dbsec.migrations.schema.dump import from_dump
+
+SCHEMA = """
+CREATE TABLE app.users (id bigint PRIMARY KEY, email text, org_id bigint, n int);
+CREATE TABLE app.orgs (id bigint PRIMARY KEY);
+"""
+
+
+def planned(tmp_path, text, *, name="001_change.sql", major=18, encoding="utf-8"):
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    scripts, unread = source.read([str(path)])
+    assert not unread
+    options = Options(major)
+    result = lint(scripts, schema=from_dump(SCHEMA, source="schema.sql")[0], options=options)
+    return path, *fix.plan(result, scripts, schema=from_dump(SCHEMA, source="schema.sql")[0], options=options)
+
+
+def fixed(tmp_path, text, **how):
+    path, changes, left = planned(tmp_path, text, **how)
+    fix.apply(changes)
+    return path.read_bytes().decode(), left
+
+
+def test_statements_are_replaced_where_they_stand(tmp_path):
+    text, left = fixed(
+        tmp_path,
+        "-- é, a comment; with a semicolon\nSET lock_timeout = '1s';\r\n"
+        "  CREATE INDEX users_email ON app.users (email) ; -- why\r\nSELECT 1;",
+    )
+    assert text == (
+        "-- é, a comment; with a semicolon\nSET lock_timeout = '1s';\r\n"
+        "  CREATE INDEX CONCURRENTLY users_email ON app.users (email); -- why\r\nSELECT 1;"
+    )
+    assert not left
+
+
+def test_a_statement_leaves_its_transaction_and_no_empty_one_stays(tmp_path):
+    text, _ = fixed(tmp_path, "BEGIN;\nCREATE INDEX i ON app.users (email);\nCOMMIT;\n")
+    assert text == "CREATE INDEX CONCURRENTLY i ON app.users (email);\n"
+
+
+def test_what_stands_beside_it_in_the_transaction_stays_in_one(tmp_path):
+    text, _ = fixed(
+        tmp_path,
+        "BEGIN;\nALTER TABLE app.users ADD fax text;\nCREATE INDEX i ON app.users (email);\nSELECT 1;\nCOMMIT;\n",
+    )
+    assert text == (
+        "BEGIN;\nALTER TABLE app.users ADD fax text;\nCOMMIT;\nCREATE INDEX CONCURRENTLY i ON app.users (email);\n"
+        "BEGIN;\nSELECT 1;\nCOMMIT;\n"
+    )
+
+
+def test_the_harmless_clauses_of_an_alter_table_stay(tmp_path):
+    text, _ = fixed(
+        tmp_path,
+        "ALTER TABLE app.users ADD COLUMN fax text DEFAULT 'a,b', ALTER n SET NOT NULL, ALTER email SET DEFAULT '';",
+        major=17,
+    )
+    first, *rest = text.splitlines()
+    assert first == "ALTER TABLE app.users ADD COLUMN fax text DEFAULT 'a,b', ALTER email SET DEFAULT '';"
+    assert [line.split("app.users ")[1].split()[0] for line in rest] == ["ADD", "VALIDATE", "ALTER", "DROP"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ALTER TABLE app.users DROP COLUMN email;", "no mechanical fix"),
+        ("DO $$ BEGIN CREATE INDEX i ON app.users (email); END $$;", "DO block"),
+    ],
+)
+def test_what_is_not_mended_is_told(tmp_path, text, reason):
+    path, changes, left = planned(tmp_path, text)
+    assert not changes
+    assert [reason in one.reason for one in left] == [True]
+    assert path.read_text() == text
+
+
+def test_a_tool_that_wraps_the_file_gets_no_concurrently_into_it(tmp_path):
+    text = "-- migrate:up\nCREATE INDEX i ON app.users (email);\n-- migrate:down\nDROP INDEX i;\n"
+    _, changes, left = planned(tmp_path, text)
+    assert not changes
+    assert "wraps the file in a transaction" in left[0].reason
+
+
+def test_a_statement_that_is_mended_and_one_that_is_not_share_a_file(tmp_path):
+    text, left = fixed(tmp_path, "CREATE INDEX i ON app.users (email);\nDROP TABLE app.orgs;\n")
+    assert text == "CREATE INDEX CONCURRENTLY i ON app.users (email);\nDROP TABLE app.orgs;\n"
+    assert len(left) == 1
+
+
+def test_a_file_that_changed_meanwhile_is_not_touched(tmp_path):
+    path, changes, _ = planned(tmp_path, "CREATE INDEX i ON app.users (email);\n")
+    path.write_text("SELECT 1;\n")
+    with pytest.raises(UsageError, match="has changed since it was linted"):
+        fix.apply(changes)
+    assert path.read_text() == "SELECT 1;\n"
+
+
+def test_the_mode_of_the_file_stays_and_the_diff_applies(tmp_path):
+    path, changes, _ = planned(tmp_path, "CREATE INDEX i ON app.users (email);")
+    path.chmod(0o640)
+    fix.apply(changes)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert changes[0].diff.count("\\ No newline at end of file") == 2

@@ -46,6 +46,7 @@ $(VENV)/.%.stamp: locks/%.txt pyproject.toml | $(VENV)/bin/python
 	@echo "installing locks/$*.txt into $(VENV)"
 	@$(PIP) install --quiet --require-hashes -r locks/$*.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q src app
 	@touch $@
 
 $(VENV)/bin/python:

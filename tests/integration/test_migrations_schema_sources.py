@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct, structs
 
 from dbsec import process
 from dbsec.errors import GaveUp, UsageError
@@ -259,8 +260,9 @@ def plain(thing: Any, *, loose: bool) -> Any:
     """Turn a schema into nested values that can be compared; ``loose``: of expressions only what they read."""
     if isinstance(thing, Name):
         return thing
-    if dataclasses.is_dataclass(thing):
-        named = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+    if dataclasses.is_dataclass(thing) or isinstance(thing, Struct):
+        fields = structs.fields(thing) if isinstance(thing, Struct) else dataclasses.fields(thing)
+        named = {field.name: getattr(thing, field.name) for field in fields}
         return {
             name: expression(value, loose=loose) if name in EXPRESSIONS else plain(value, loose=loose)
             for name, value in named.items()
@@ -317,7 +319,7 @@ def without_computed_types(schema: Schema) -> Schema:
     for table in schema.tables.values():
         if table.kind == "materialized view" or table.name.name == "taken":
             for name, column in table.columns.items():
-                table.columns[name] = dataclasses.replace(column, type=None, collation=None)
+                table.columns[name] = structs.replace(column, type=None, collation=None)
     return schema
 
 

@@ -483,7 +483,8 @@ def test_a_fix_is_free_of_the_errors_that_it_mends(name: str, major: int) -> Non
     if case.major > major:
         return
     for found in run(replace(case, major=major)):
-        if found.hit.fix and found.finding.severity is Severity.ERROR:
+        in_place = found.hit.fix and not found.hit.fix.startswith("-- in a migration of its own")
+        if in_place and found.finding.severity is Severity.ERROR:
             before = made_before(case, found)
             left, kept = (replace(case, major=major, sql=sql) for sql in (before + found.hit.fix, before))
             assert codes(left, Severity.ERROR) == codes(kept, Severity.ERROR), found.hit.fix

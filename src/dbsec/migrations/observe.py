@@ -175,15 +175,16 @@ class Observer:
         locked = {oid for oid, _ in locks}
         work = self._work(kind, tables, after, locked)
         work |= written(tables, after) if kind in _WRITES_ROWS else set()
+        known = {task.table for task in work} | relations.with_new_files(tables, after)
         if kind not in _READS_ROWS | _MOVES_FILES and not any(task.work is Work.FK_SCAN for task in work):
-            work |= scanned(tables, after, dict(mine), {task.table for task in work})
+            work |= scanned(tables, after, dict(mine), known)
         return Effect(mine, tuple(sorted(work, key=lambda t: (t.table, t.work))), proofs_in(self._notices))
 
     def _work(self, kind: str, tables: dict[int, Relation], after: dict[int, Relation], locked: set[int]) -> set[Task]:
         if kind in _MOVES_FILES:
             return set()
         told_work = work_in(self._notices)
-        moved = {t.name for oid, t in tables.items() if t.kind in "rm" and oid in after and after[oid].file != t.file}
+        moved = relations.with_new_files(tables, after)
         rewritten = {told.table for told in told_work if told.work is Work.REWRITE}
         emptied = {name for name in moved if kind in _HIDES_TRUNCATE and name.name not in rewritten}
         found = {Task(Work.REWRITE, name, "its file is new") for name in moved - emptied}

@@ -5,15 +5,15 @@ Names are as written; ``Schema.resolve`` finds what they mean. Expressions and q
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from dbsec.migrations.names import Name
 from dbsec.migrations.statement import Node
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+class Type(Struct, frozen=True):
     """A type as written, in PostgreSQL's internal name: ``int4``, ``varchar``, ``bpchar``, ``timestamptz``.
 
     ``schema`` is None for ``pg_catalog`` and for what the search path decides. ``modifiers`` are the numbers in
@@ -41,18 +41,17 @@ class ConstraintKind(StrEnum):
     EXCLUDE = "exclude"
 
 
-@dataclass(frozen=True, slots=True)
-class Constraint:
+class Constraint(Struct, frozen=True):
     """A constraint as written. ``valid`` is False for NOT VALID and NOT ENFORCED, ``enforced`` for NOT ENFORCED (18).
 
-    ``expression``: of CHECK; of EXCLUDE the predicate. ``include``, ``method``, ``expressions`` (with "" in ``columns``):
-    of the index behind it. ``no_inherit``: of CHECK and NOT NULL.
+    ``expression``: of CHECK; of EXCLUDE the predicate. ``include``, ``method``, ``expressions`` (with "" in
+    ``columns``): of the index behind it. ``no_inherit``: of CHECK and NOT NULL.
     """
 
     kind: ConstraintKind
     name: str | None = None
     columns: tuple[str, ...] = ()
-    expression: Node | None = field(default=None, repr=False)
+    expression: Node | None = None
     references: Name | None = None
     referenced_columns: tuple[str, ...] = ()
     valid: bool = True
@@ -61,12 +60,11 @@ class Constraint:
     deferrable: bool = False
     include: tuple[str, ...] = ()
     method: str = "btree"
-    expressions: tuple[Node, ...] = field(default=(), repr=False)
+    expressions: tuple[Node, ...] = ()
     no_inherit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column as written, with the constraints that stand beside it (UNIQUE, CHECK, REFERENCES, PRIMARY KEY).
 
     ``not_null`` is true for NOT NULL and for PRIMARY KEY; ``generated`` is "stored" or "virtual", ``identity`` "always"
@@ -76,102 +74,92 @@ class Column:
     name: str
     type: Type
     not_null: bool = False
-    default: Node | None = field(default=None, repr=False)
+    default: Node | None = None
     generated: str | None = None
-    expression: Node | None = field(default=None, repr=False)
+    expression: Node | None = None
     identity: str | None = None
     collation: str | None = None
     constraints: tuple[Constraint, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """FOR VALUES of a partition; ``strategy``: range (lower, upper), list (values), hash, default."""
 
     strategy: str
-    lower: tuple[Node, ...] = field(default=(), repr=False)
-    upper: tuple[Node, ...] = field(default=(), repr=False)
-    values: tuple[Node, ...] = field(default=(), repr=False)
+    lower: tuple[Node, ...] = ()
+    upper: tuple[Node, ...] = ()
+    values: tuple[Node, ...] = ()
     modulus: int = 0
     remainder: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True, kw_only=True):
     """The root; ``clause`` is the source text of this act alone: one clause of ALTER TABLE, else the statement."""
 
-    clause: str = field(repr=False, kw_only=True, default="")
+    clause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OnTable(Operation):
+class _Altering(Operation, frozen=True, kw_only=True):
+    relation: str = "table"
+    if_exists: bool = False
+    only: bool = False
+
+
+class OnTable(_Altering, frozen=True):
     """An act on one relation. ``relation`` tells what the statement calls it: table, view, materialized view, index,
     foreign table, sequence, type."""
 
     table: Name
-    relation: str = field(default="table", kw_only=True)
-    if_exists: bool = field(default=False, kw_only=True)
-    only: bool = field(default=False, kw_only=True)
 
 
 # --- columns
 
 
-@dataclass(frozen=True, slots=True)
-class AddColumn(OnTable):
+class AddColumn(OnTable, frozen=True):
     column: Column
     if_not_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DropColumn(OnTable):
+class DropColumn(OnTable, frozen=True):
     column: str
     cascade: bool = False
     if_column_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AlterColumnType(OnTable):
+class AlterColumnType(OnTable, frozen=True):
     column: str
     type: Type
-    using: Node | None = field(default=None, repr=False)
+    using: Node | None = None
     collation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SetDefault(OnTable):
+class SetDefault(OnTable, frozen=True):
     column: str
-    default: Node = field(repr=False)
+    default: Node
 
 
-@dataclass(frozen=True, slots=True)
-class DropDefault(OnTable):
+class DropDefault(OnTable, frozen=True):
     column: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetNotNull(OnTable):
+class SetNotNull(OnTable, frozen=True):
     column: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropNotNull(OnTable):
+class DropNotNull(OnTable, frozen=True):
     column: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetExpression(OnTable):
+class SetExpression(OnTable, frozen=True):
     column: str
-    expression: Node = field(repr=False)
+    expression: Node
 
 
-@dataclass(frozen=True, slots=True)
-class DropExpression(OnTable):
+class DropExpression(OnTable, frozen=True):
     column: str
 
 
-@dataclass(frozen=True, slots=True)
-class AlterIdentity(OnTable):
+class AlterIdentity(OnTable, frozen=True):
     """``act``: add, set, drop. ``always`` is None where the statement does not speak of it (RESTART)."""
 
     column: str
@@ -179,8 +167,7 @@ class AlterIdentity(OnTable):
     always: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SetColumnOption(OnTable):
+class SetColumnOption(OnTable, frozen=True):
     """``option``: statistics, storage, compression, options."""
 
     column: str
@@ -190,26 +177,22 @@ class SetColumnOption(OnTable):
 # --- constraints
 
 
-@dataclass(frozen=True, slots=True)
-class AddConstraint(OnTable):
+class AddConstraint(OnTable, frozen=True):
     constraint: Constraint
 
 
-@dataclass(frozen=True, slots=True)
-class ValidateConstraint(OnTable):
+class ValidateConstraint(OnTable, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AlterConstraint(OnTable):
+class AlterConstraint(OnTable, frozen=True):
     """``enforced`` is None where the statement does not speak of it."""
 
     name: str
     enforced: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DropConstraint(OnTable):
+class DropConstraint(OnTable, frozen=True):
     name: str
     cascade: bool = False
     if_constraint_exists: bool = False
@@ -218,58 +201,49 @@ class DropConstraint(OnTable):
 # --- the table itself
 
 
-@dataclass(frozen=True, slots=True)
-class SetPersistence(OnTable):
+class SetPersistence(OnTable, frozen=True):
     logged: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SetTablespace(OnTable):
+class SetTablespace(OnTable, frozen=True):
     tablespace: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetAccessMethod(OnTable):
+class SetAccessMethod(OnTable, frozen=True):
     method: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class SetParameters(OnTable):
+class SetParameters(OnTable, frozen=True):
     """Storage parameters: SET (fillfactor = 70), RESET (…)."""
 
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AttachPartition(OnTable):
+class AttachPartition(OnTable, frozen=True):
     """``relation`` is "index" for ALTER INDEX … ATTACH PARTITION."""
 
     partition: Name
     bound: Bound | None
 
 
-@dataclass(frozen=True, slots=True)
-class DetachPartition(OnTable):
+class DetachPartition(OnTable, frozen=True):
     partition: Name
     concurrently: bool = False
     finalize: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Inherit(OnTable):
+class Inherit(OnTable, frozen=True):
     parent: Name
     add: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RowSecurity(OnTable):
+class RowSecurity(OnTable, frozen=True):
     """``act``: enable, disable, force, no force."""
 
     act: str
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerState(OnTable):
+class TriggerState(OnTable, frozen=True):
     """``name`` is None for ALL and USER; ``what`` is trigger or rule."""
 
     name: str | None
@@ -277,14 +251,12 @@ class TriggerState(OnTable):
     what: str = "trigger"
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaIdentity(OnTable):
+class ReplicaIdentity(OnTable, frozen=True):
     kind: str  # default, full, nothing, index
     index: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeOwner(Operation):
+class ChangeOwner(Operation, frozen=True):
     """``kind`` in lower case: table, view, function, schema, type …"""
 
     kind: str
@@ -292,8 +264,7 @@ class ChangeOwner(Operation):
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class AlterOther(OnTable):
+class AlterOther(OnTable, frozen=True):
     """A clause of ALTER TABLE that has no record of its own; ``act`` is the tree's ``AT_…``."""
 
     act: str
@@ -302,12 +273,11 @@ class AlterOther(OnTable):
 # --- create
 
 
-@dataclass(frozen=True, slots=True)
-class CreateTable(Operation):
+class CreateTable(Operation, frozen=True):
     """``like``: tables of LIKE. ``partition_by``: strategy and key columns (an expression is "").
 
     ``including``: what INCLUDING names for each of ``like``: defaults, constraints, identity, generated, indexes.
-    A column of PARTITION OF or OF that only adds to an inherited one has ``Type("")``. ``of_type``: of CREATE TABLE … OF.
+    A column of PARTITION OF or OF that only adds to an inherited one has ``Type("")``. ``of_type``: CREATE TABLE … OF.
     """
 
     table: Name
@@ -325,8 +295,7 @@ class CreateTable(Operation):
     of_type: Name | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateTableAs(Operation):
+class CreateTableAs(Operation, frozen=True):
     """CREATE TABLE AS, SELECT INTO, CREATE MATERIALIZED VIEW; ``reads``: relations of the query.
 
     ``columns``: the names that stand after the table's.
@@ -339,29 +308,27 @@ class CreateTableAs(Operation):
     if_not_exists: bool = False
     temporary: bool = False
     columns: tuple[str, ...] = ()
-    query: Node | None = field(default=None, repr=False)
+    query: Node | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateView(Operation):
+class CreateView(Operation, frozen=True):
     view: Name
     reads: tuple[Name, ...] = ()
     columns_read: tuple[tuple[str, str], ...] = ()  # (qualifier as written or "", column); ("", "*") for a star
     replace: bool = False
-    query: Node | None = field(default=None, repr=False)
+    query: Node | None = None
     columns: tuple[str, ...] = ()  # the names that stand after the view's
 
 
-@dataclass(frozen=True, slots=True)
-class CreateIndex(Operation):
+class CreateIndex(Operation, frozen=True):
     """``columns``: the key, "" for an expression; ``expressions`` and ``predicate`` stay nodes."""
 
     name: str | None
     table: Name
     columns: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
-    expressions: tuple[Node, ...] = field(default=(), repr=False)
-    predicate: Node | None = field(default=None, repr=False)
+    expressions: tuple[Node, ...] = ()
+    predicate: Node | None = None
     unique: bool = False
     method: str = "btree"
     concurrently: bool = False
@@ -369,8 +336,7 @@ class CreateIndex(Operation):
     if_not_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CreateTrigger(Operation):
+class CreateTrigger(Operation, frozen=True):
     """``columns``: those of UPDATE OF and of WHEN."""
 
     name: str
@@ -382,14 +348,12 @@ class CreateTrigger(Operation):
     columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CreateRule(Operation):
+class CreateRule(Operation, frozen=True):
     name: str
     table: Name
 
 
-@dataclass(frozen=True, slots=True)
-class CreatePolicy(Operation):
+class CreatePolicy(Operation, frozen=True):
     """``alter``: ALTER POLICY. ``columns``: those of its own table that USING and WITH CHECK read."""
 
     name: str
@@ -399,8 +363,7 @@ class CreatePolicy(Operation):
     columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CreateFunction(Operation):
+class CreateFunction(Operation, frozen=True):
     """``volatility``: volatile (the default), stable, immutable; ``settings``: names of SET clauses."""
 
     name: Name
@@ -412,8 +375,7 @@ class CreateFunction(Operation):
     procedure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AlterFunction(Operation):
+class AlterFunction(Operation, frozen=True):
     name: Name
     security_definer: bool | None = None
     settings: tuple[str, ...] = ()
@@ -421,8 +383,7 @@ class AlterFunction(Operation):
     volatility: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateType(Operation):
+class CreateType(Operation, frozen=True):
     """``kind``: enum, composite, range, base; ``values``: labels of an enum."""
 
     name: Name
@@ -430,8 +391,7 @@ class CreateType(Operation):
     values: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AlterEnum(Operation):
+class AlterEnum(Operation, frozen=True):
     """``old`` is None for ADD VALUE."""
 
     type: Name
@@ -440,8 +400,7 @@ class AlterEnum(Operation):
     if_not_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AlterComposite(OnTable):
+class AlterComposite(OnTable, frozen=True):
     """ALTER TYPE … ADD, DROP, ALTER ATTRIBUTE; ``act``: add, drop, alter."""
 
     act: str
@@ -449,16 +408,14 @@ class AlterComposite(OnTable):
     cascade: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CreateDomain(Operation):
+class CreateDomain(Operation, frozen=True):
     name: Name
     base: Type
     constraints: tuple[Constraint, ...] = ()
-    default: Node | None = field(default=None, repr=False)
+    default: Node | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AlterDomain(Operation):
+class AlterDomain(Operation, frozen=True):
     """``act``: add constraint, validate constraint, drop constraint, set not null, drop not null, set default, drop
     default."""
 
@@ -466,11 +423,10 @@ class AlterDomain(Operation):
     act: str
     constraint: Constraint | None = None
     name: str | None = None
-    default: Node | None = field(default=None, repr=False)
+    default: Node | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSequence(Operation):
+class CreateSequence(Operation, frozen=True):
     """``owned_by``: table and column."""
 
     name: Name
@@ -478,8 +434,7 @@ class CreateSequence(Operation):
     owned_by: tuple[Name, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AlterSequence(Operation):
+class AlterSequence(Operation, frozen=True):
     """``owned_by`` is None for OWNED BY NONE too; ``options`` tells."""
 
     name: Name
@@ -487,8 +442,7 @@ class AlterSequence(Operation):
     owned_by: tuple[Name, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateOther(Operation):
+class CreateOther(Operation, frozen=True):
     """An object that locks no table: ``kind`` is schema, extension, role, publication, statistics, cast …"""
 
     kind: str
@@ -499,8 +453,7 @@ class CreateOther(Operation):
 # --- drop, rename, move
 
 
-@dataclass(frozen=True, slots=True)
-class Drop(Operation):
+class Drop(Operation, frozen=True):
     """One dropped object.
 
     ``kind`` in lower case: table, view, materialized view, index, sequence, type, domain, schema, function, procedure,
@@ -515,8 +468,7 @@ class Drop(Operation):
     if_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rename(Operation):
+class Rename(Operation, frozen=True):
     """``kind``: table, view, materialized view, index, sequence, column, constraint, schema, type, domain, function,
     procedure, trigger, policy, attribute, role, database … ``table`` holds column, constraint, trigger and policy."""
 
@@ -527,8 +479,7 @@ class Rename(Operation):
     if_exists: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SetSchema(Operation):
+class SetSchema(Operation, frozen=True):
     kind: str
     name: Name
     schema: str
@@ -537,8 +488,7 @@ class SetSchema(Operation):
 # --- maintenance
 
 
-@dataclass(frozen=True, slots=True)
-class Reindex(Operation):
+class Reindex(Operation, frozen=True):
     """``kind``: index, table, schema, database, system."""
 
     kind: str
@@ -546,14 +496,12 @@ class Reindex(Operation):
     concurrently: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster(Operation):
+class Cluster(Operation, frozen=True):
     table: Name | None
     index: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Vacuum(Operation):
+class Vacuum(Operation, frozen=True):
     """``analyze_only``: ANALYZE. No tables: all of them."""
 
     tables: tuple[Name, ...] = ()
@@ -561,15 +509,13 @@ class Vacuum(Operation):
     analyze_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh(Operation):
+class Refresh(Operation, frozen=True):
     view: Name
     concurrently: bool = False
     with_data: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LockTable(Operation):
+class LockTable(Operation, frozen=True):
     """``mode`` as in pg_locks: 1 ACCESS SHARE … 8 ACCESS EXCLUSIVE."""
 
     tables: tuple[Name, ...]
@@ -577,8 +523,7 @@ class LockTable(Operation):
     nowait: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Truncate(Operation):
+class Truncate(Operation, frozen=True):
     tables: tuple[Name, ...]
     cascade: bool = False
 
@@ -586,8 +531,7 @@ class Truncate(Operation):
 # --- rows
 
 
-@dataclass(frozen=True, slots=True)
-class Write(Operation):
+class Write(Operation, frozen=True):
     """UPDATE, DELETE, INSERT, MERGE, COPY FROM (``kind`` in lower case: update, delete, insert, merge, copy).
 
     ``where`` None: every row. ``bounded``: the WHERE pins a key to constants or to a range of them, or the rows
@@ -598,14 +542,13 @@ class Write(Operation):
     kind: str
     table: Name
     columns: tuple[str, ...] = ()
-    where: Node | None = field(default=None, repr=False)
+    where: Node | None = None
     bounded: bool = False
     reads: tuple[Name, ...] = ()
     pins: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Query(Operation):
+class Query(Operation, frozen=True):
     """SELECT and what else only reads, or calls a function; ``reads``: relations."""
 
     reads: tuple[Name, ...] = ()
@@ -615,15 +558,13 @@ class Query(Operation):
 # --- session
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionControl(Operation):
+class TransactionControl(Operation, frozen=True):
     """``act``: begin, commit, rollback, savepoint, release, rollback to, prepare."""
 
     act: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetVariable(Operation):
+class SetVariable(Operation, frozen=True):
     """``value`` is None for RESET and SET … TO DEFAULT; numbers keep their unit as written ("2s", "0")."""
 
     name: str
@@ -631,15 +572,13 @@ class SetVariable(Operation):
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Block(Operation):
+class Block(Operation, frozen=True):
     """A DO block; its statements follow as statements of their own. ``dynamic``: EXECUTE of text that is not known."""
 
     dynamic: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Grant(Operation):
+class Grant(Operation, frozen=True):
     """``grant`` False: REVOKE. ``privileges`` in lower case; empty: ALL."""
 
     grant: bool
@@ -649,14 +588,12 @@ class Grant(Operation):
     roles: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Comment(Operation):
+class Comment(Operation, frozen=True):
     kind: str
     name: Name
 
 
-@dataclass(frozen=True, slots=True)
-class Other(Operation):
+class Other(Operation, frozen=True):
     """A statement that locks no table as far as known; ``kind`` is the tree's (``"AlterSystemStmt"``)."""
 
     kind: str

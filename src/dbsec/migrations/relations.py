@@ -77,6 +77,11 @@ def _schema(name: str) -> str:
     return "pg_temp" if name.startswith("pg_temp_") else name
 
 
+def with_new_files(tables: dict[int, Relation], after: dict[int, Relation]) -> set[Name]:
+    """Find the tables whose rows stand in another file now."""
+    return {t.name for oid, t in tables.items() if t.kind in "rm" and oid in after and after[oid].file != t.file}
+
+
 def written(tables: dict[int, Relation], after: dict[int, Relation]) -> set[Task]:
     """Find the tables that got, changed or lost many rows."""
     rows = {t.name: after[oid].written - t.written for oid, t in tables.items() if oid in after}

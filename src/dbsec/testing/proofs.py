@@ -161,17 +161,17 @@ class _Behind:
 
 def _behind(proof: Queues, setup: str, script: str, bench: Bench, *, patience_s: float) -> _Behind:
     seen = _Behind()
+    clients = (f"SELECT FROM {proof.table} LIMIT 1", f"LOCK TABLE {proof.table} IN ROW EXCLUSIVE MODE")
     with bench.set_up(setup) as (conninfo, reader), connect(conninfo) as blocker, connect(conninfo) as actor:
+        reader.execute("SET lock_timeout = '100ms'")
         blocker.execute("BEGIN")
         blocker.execute(proof.blocker.encode())
+        free = [client for client in clients if not ask(reader, client).sqlstate]  # the blocker alone stops some
         pid = actor.info.backend_pid
         thread = threading.Thread(target=_script, args=(actor, script, seen.errors), daemon=True)
         thread.start()
         seen.waited = _until(lambda: not thread.is_alive() or waits(reader, pid)) and thread.is_alive()
-        if seen.waited:
-            reader.execute("SET lock_timeout = '100ms'")
-            client = (f"SELECT FROM {proof.table} LIMIT 1", f"LOCK TABLE {proof.table} IN ROW EXCLUSIVE MODE")
-            seen.others_wait = any(ask(reader, statement).sqlstate == "55P03" for statement in client)
+        seen.others_wait = seen.waited and any(ask(reader, client).sqlstate == "55P03" for client in free)
         thread.join(patience_s if seen.waited else _WITHIN_S)
         seen.ended = not thread.is_alive()
         blocker.execute("ROLLBACK")

@@ -6,8 +6,10 @@ Measured on 15, 17 and 18 for every pair of 70 types; source: ATColumnChangeRequ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+
+from msgspec.structs import replace
 
 from dbsec.migrations.facts import builtins
 from dbsec.migrations.names import Name
@@ -24,8 +26,9 @@ _OTHERS = frozenset(
     | {"regclass", "regtype", "regproc", "regprocedure", "regrole", "regnamespace"}
     | {"int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange"}
 )
+_NUMBERS = {"int2": 1, "int4": 1, "int8": 1, "numeric": 2, "float4": 3, "float8": 3}  # cast upwards without being asked
 _JOINABLE = (
-    {"int2", "int4", "int8", "numeric", "float4", "float8", "oid", "regclass"},
+    {"int2", "int4", "int8", "oid", "regclass"},
     {*STRINGS, "char"},
     {"date", "timestamp", "timestamptz"},
     {"time", "timetz", "interval"},
@@ -197,13 +200,17 @@ def castable(old: Type, new: Type, schema: Schema, major: int) -> bool:
     return bool(kinds & {"base", "range"}) or (source.name, target.name) in _assignments(major)
 
 
-def comparable(one: Type, other: Type, schema: Schema, major: int) -> bool:
+def joins(own: Type, referenced: Type, schema: Schema, major: int) -> bool:
     """Tell whether a foreign key can join two types; true where that is not known for sure."""
-    pair = [base(side, schema)[0] for side in (one, other)]
+    pair = [base(side, schema)[0] for side in (own, referenced)]
     if not all(known(side, schema, major) for side in pair):
         return True
-    groups = [next((group for group in _JOINABLE if side.name in group), {side.name}) for side in pair]
-    return groups[0] == groups[1] and bool(pair[0].array) == bool(pair[1].array)
+    if bool(pair[0].array) != bool(pair[1].array):
+        return False
+    first, second = pair[0].name, pair[1].name
+    if first in _NUMBERS and second in _NUMBERS:
+        return _NUMBERS[first] <= _NUMBERS[second]
+    return first == second or any({first, second} <= group for group in _JOINABLE)
 
 
 @cache

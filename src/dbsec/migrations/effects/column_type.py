@@ -11,7 +11,7 @@ from dbsec.migrations.effects.coercion import Cast
 from dbsec.migrations.effects.draft import Draft
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.interpret import columns
-from dbsec.migrations.operations import AlterColumnType, Column, ConstraintKind, Operation, Type
+from dbsec.migrations.operations import AlterColumnType, Column, Constraint, ConstraintKind, Operation, Type
 from dbsec.migrations.schema.model import Index, Table
 from dbsec.migrations.statement import Node
 
@@ -24,8 +24,8 @@ def alter_column_type(operation: AlterColumnType, draft: Draft) -> None:
     family = draft.family(table, only=operation.only)
     draft.lock(LockMode.ACCESS_EXCLUSIVE, *family)
     column = table.columns.get(operation.column)
-    if column is None:
-        if draft.complete(table):
+    if column is None or not column.type.name:
+        if column is None and draft.complete(table):
             draft.fails(f'column "{operation.column}" of relation "{table.name.name}" does not exist')
         draft.doubts()
         draft.does(Work.REWRITE, family, f"the type that '{operation.column}' has now is not known")
@@ -42,7 +42,7 @@ def alter_column_type(operation: AlterColumnType, draft: Draft) -> None:
         for member in family:
             _without_rewrite(operation, member, column, draft)
     for member in family:
-        _foreign_keys(member, column.name, draft, changed=changed)
+        _foreign_keys(operation, member, draft, changed=changed)
 
 
 def _cast(operation: AlterColumnType, column: Column, draft: Draft) -> Cast:
@@ -147,8 +147,9 @@ def _rebuilt(index: Index, column: str, *, collates: bool, changes: bool) -> str
     return "the collation changes" if collates else "the types are ordered by different operators" if changes else ""
 
 
-def _foreign_keys(table: Table, column: str, draft: Draft, *, changed: bool) -> None:
+def _foreign_keys(operation: AlterColumnType, table: Table, draft: Draft, *, changed: bool) -> None:
     """Foreign keys on the column are made anew: both tables are locked, and rows looked up where operators change."""
+    column = operation.column
     pairs = [(table, key) for key in table.of_kind(ConstraintKind.FOREIGN_KEY) if column in key.columns]
     for other, key in draft.schema.referencing(table.name):
         if column in key.referenced_columns:
@@ -157,8 +158,24 @@ def _foreign_keys(table: Table, column: str, draft: Draft, *, changed: bool) -> 
         referenced = draft.table(key.references or table.name)
         mode = LockMode.ACCESS_EXCLUSIVE if key.enforced else LockMode.SHARE_ROW_EXCLUSIVE
         draft.lock(mode, *(one for one in (holder, referenced) if one is not table))
+        _joined(operation, holder, referenced, key, draft)
         if changed and key.valid:
             draft.does(Work.FK_SCAN, [holder], f"foreign key '{key.name}' is checked again")
+
+
+def _joined(operation: AlterColumnType, holder: Table, referenced: Table, key: Constraint, draft: Draft) -> None:
+    """Refuse a type that the other side of a foreign key cannot be compared with."""
+    for own, theirs in zip(key.columns, key.referenced_columns, strict=False):
+        left, right = holder.columns.get(own), referenced.columns.get(theirs)
+        if left is None or right is None or operation.column not in (own, theirs):
+            continue
+        here = draft.table(operation.table).name
+        pair = (
+            operation.type if holder.name == here and own == operation.column else left.type,
+            operation.type if referenced.name == here and theirs == operation.column else right.type,
+        )
+        if not coercion.joins(*pair, draft.schema, draft.major):
+            draft.fails(f'foreign key constraint "{key.name}" cannot be implemented: the types have no = operator')
 
 
 FORETOLD: dict[type[Operation], Callable[[Any, Draft], None]] = {AlterColumnType: alter_column_type}

@@ -97,7 +97,7 @@ def _add_foreign_key(table: Table, key: Constraint, draft: Draft) -> None:
         draft.fails(f'cannot add NOT VALID foreign key on partitioned table "{table.name.name}"')
     for own, theirs in zip(key.columns, key.referenced_columns or _primary(referenced), strict=False):
         pair = table.columns.get(own), referenced.columns.get(theirs)
-        if pair[0] and pair[1] and not coercion.comparable(pair[0].type, pair[1].type, draft.schema, draft.major):
+        if pair[0] and pair[1] and not coercion.joins(pair[0].type, pair[1].type, draft.schema, draft.major):
             draft.fails(
                 f'foreign key constraint "{key.name or own}" cannot be implemented: the types have no = operator'
             )

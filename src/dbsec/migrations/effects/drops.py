@@ -172,7 +172,10 @@ def _drop_statistics(operation: Drop, draft: Draft) -> None:
     known = draft.schema.statistics
     places_ = [operation.name.schema] if operation.name.schema else draft.schema.search_path
     found = (known.get(Name(place, operation.name.name)) for place in places_)
-    draft.lock(LockMode.SHARE_UPDATE_EXCLUSIVE, *(table for table in found if table in draft.schema.tables))
+    draft.lock(
+        LockMode.SHARE_UPDATE_EXCLUSIVE,
+        *(table for table in found if table is not None and table in draft.schema.tables),
+    )
 
 
 def rename(operation: Rename, draft: Draft) -> None:

@@ -30,7 +30,7 @@ def add_key(table: Table, key: Constraint, draft: Draft, *, only: bool = False) 
     _partitioned(table, key, draft)
     for column in columns if primary else ():
         see_not_null(members, column, draft)
-    if not key.using_index:
+    if not key.using_index and not (only and table.partition_by):  # ONLY makes the frame of a partitioned index
         draft.does(Work.BUILD, [table], f"{key.kind.upper()} builds its index under the lock")
 
 

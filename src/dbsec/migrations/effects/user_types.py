@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dbsec.migrations.effects import coercion, dependents
 from dbsec.migrations.effects.draft import Draft

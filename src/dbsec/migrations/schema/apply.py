@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from dbsec.migrations import operations as op
+from dbsec.migrations import tree
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Operation
 from dbsec.migrations.schema import altering, constraining, creating, dropping, partitioning, places, renaming
 from dbsec.migrations.schema.model import Schema, Table
+from dbsec.migrations.schema.reading import UNKNOWN
 
 _VOLATILITY = ("immutable", "stable", "volatile")
 DEFAULT_PATH = ("public",)
@@ -24,7 +26,7 @@ def apply(schema: Schema, operation: Operation, *, released: bool) -> None:
     ``released``: the operation is of the release that is judged, so that what it makes is new.
     """
     if not schema.known and isinstance(operation, _SAID_OF_A_TABLE):
-        schema = _with_guest(schema, operation.table)
+        schema = _with_guest(schema, operation)
     made = _MAKES.get(type(operation))
     if made is not None:
         made(schema, operation, released=released)
@@ -32,14 +34,23 @@ def apply(schema: Schema, operation: Operation, *, released: bool) -> None:
         changed(schema, operation)
 
 
-def _with_guest(schema: Schema, name: Name) -> Schema:
+def _with_guest(schema: Schema, operation: op.OnTable) -> Schema:
     """Look at a table that nobody described through a schema of such tables; at any other through its own."""
-    if schema.table(name) is not None or schema.view(name) is not None:
+    if schema.table(operation.table) is not None or schema.view(operation.table) is not None:
         return schema
-    full = schema.qualified(name)
+    full = schema.qualified(operation.table)
     if full not in schema.guests:
         schema.guests[full] = Table(full)
+    for column in _named(operation):
+        schema.guests[full].columns.setdefault(column, op.Column(column, UNKNOWN))
     return replace(schema, tables=schema.guests, children={}, index_tables={}, constraint_names=set())
+
+
+def _named(operation: op.OnTable) -> tuple[str, ...]:
+    """The columns that must be there, although nobody said of which type."""
+    if isinstance(operation, op.AddConstraint):
+        return (*operation.constraint.columns, *tree.columns_in(operation.constraint.expression))
+    return (operation.column,) if isinstance(operation, op.SetNotNull) else ()
 
 
 def _write(schema: Schema, operation: op.Write) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dbsec.migrations import tree
 from dbsec.migrations.operations import Constraint, ConstraintKind, CreateIndex

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from msgspec import Struct
 
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Bound, Column, Constraint, ConstraintKind, Type
@@ -14,8 +15,7 @@ from dbsec.migrations.statement import Node
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
-class Index:
+class Index(Struct):
     """An index; ``columns`` has "" for an expression. ``valid``: False for what a failed CONCURRENTLY left."""
 
     name: str
@@ -118,8 +118,8 @@ class Named(dict[Name, _T]):
         self.schemas.add(name.schema)
         super().__setitem__(name, value)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Named[_T]:
-        return Named((name, copy.deepcopy(value, memo)) for name, value in self.items())
+    def __reduce__(self) -> tuple[type[Named[_T]], tuple[list[tuple[Name, _T]]]]:
+        return Named, (list(self.items()),)
 
 
 @dataclass(slots=True)

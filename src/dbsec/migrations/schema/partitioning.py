@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dbsec.migrations.operations import AttachPartition, ConstraintKind, DetachPartition, Inherit
 from dbsec.migrations.schema import constraining, naming, nullability, places

@@ -177,12 +177,26 @@ CASES = {
     "attach beside a default": Case(
         "ALTER TABLE logs ATTACH PARTITION logs_2030 FOR VALUES FROM ('2030-01-01') TO ('2031-01-01')", "MIG209"
     ),
-    "attach to a list with two keys": Case(
-        "ALTER TABLE l ATTACH PARTITION l2 FOR VALUES IN ('b', NULL)",
-        "MIG209",
-        setup="CREATE TABLE l (k text) PARTITION BY LIST (k); CREATE TABLE l2 (k text);"
-        "CREATE INDEX l_k ON l (k); INSERT INTO l2 SELECT 'b' FROM generate_series(1, 200);",
-    ),
+    **{
+        f"attach {bound}": Case(
+            f"ALTER TABLE m ATTACH PARTITION child {bound}",
+            "MIG209",
+            setup=f"CREATE TABLE m (a int, b text) PARTITION BY {key}; CREATE TABLE rest PARTITION OF m DEFAULT;"
+            "CREATE TABLE child (LIKE m); CREATE INDEX m_b ON m (b);"
+            f"INSERT INTO child SELECT {row} FROM generate_series(1, 200); INSERT INTO rest VALUES (-99, 'ZZ');",
+        )
+        for key, bound, row in (
+            ("LIST (b)", "FOR VALUES IN ('b', 'c')", "1, 'b'"),
+            ("LIST (b)", "FOR VALUES IN ('b', NULL)", "1, NULL"),
+            ("LIST (b)", "FOR VALUES IN (NULL)", "1, NULL"),
+            ("RANGE (a)", "FOR VALUES FROM (MINVALUE) TO (-100)", "-500, 'b'"),
+            ("RANGE (a)", "FOR VALUES FROM (10) TO (MAXVALUE)", "500, 'b'"),
+            ("RANGE (b, a)", "FOR VALUES FROM ('a', 10) TO ('a', 20)", "15, 'a'"),
+            ("RANGE (a, b)", "FOR VALUES FROM (1, 'b') TO (5, 'c')", "3, 'b'"),
+            ("RANGE (a, b)", "FOR VALUES FROM (1, 'b') TO (5, MAXVALUE)", "5, 'b'"),
+            ("RANGE (a, b)", "FOR VALUES FROM (1, MINVALUE) TO (5, MINVALUE)", "4, 'b'"),
+        )
+    },
     "partition of": Case(
         "CREATE TABLE logs_2031 PARTITION OF logs FOR VALUES FROM ('2031-01-01') TO ('2032-01-01')", "MIG210"
     ),

@@ -405,6 +405,88 @@ ERRORS = {
     ),
     "domain that no table uses": Case("ALTER DOMAIN app.email ADD CONSTRAINT c CHECK (VALUE <> '')"),
     "domain not null": Case("ALTER DOMAIN app.plain SET NOT NULL", ("MIG214",)),
+    "domain of a schema that is not known": Case(
+        "ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE > 0)", ("MIG214",), known=False
+    ),
+    "domain of this release": Case("CREATE DOMAIN d AS int; ALTER DOMAIN d ADD CHECK (VALUE > 0)", known=False),
+    "attribute of the type that tables are made of": Case(
+        "ALTER TYPE place ALTER ATTRIBUTE number TYPE bigint CASCADE",
+        ("MIG299",),
+        setup="CREATE TYPE place AS (street text, number int); CREATE TABLE places OF place;",
+    ),
+    # --- no schema: what the release itself said of a table is remembered
+    "proof, unknown table": Case(
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL AND a > 0) NOT VALID;"
+        "ALTER TABLE t VALIDATE CONSTRAINT c; ALTER TABLE public.t ALTER a SET NOT NULL",
+        known=False,
+    ),
+    "proof of another unknown table": Case(
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL) NOT VALID;"
+        "ALTER TABLE t VALIDATE CONSTRAINT c; ALTER TABLE app.t ALTER a SET NOT NULL",
+        ("MIG206",),
+        known=False,
+    ),
+    "proof that is dropped again": Case(
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL) NOT VALID; ALTER TABLE t VALIDATE CONSTRAINT c;"
+        "ALTER TABLE t DROP CONSTRAINT c; ALTER TABLE t ALTER a SET NOT NULL",
+        ("MIG206",),
+        known=False,
+    ),
+    "type of a column that the release added": Case(
+        "ALTER TABLE t ADD a varchar(9); ALTER TABLE t ALTER a TYPE varchar(20); ALTER TABLE t ALTER a TYPE varchar(3)",
+        ("MIG201",),
+        known=False,
+    ),
+    "type of a column of which only a CHECK is known": Case(
+        "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0) NOT VALID; ALTER TABLE t ALTER a TYPE int",
+        ("MIG201",),
+        known=False,
+    ),
+    # --- spelled in other ways
+    "capitals, comments, ONLY and IF EXISTS": Case(
+        'ALTER /* x */ table IF EXISTS only PUBLIC."users" -- y\n add  constraint "C" check(age>0)', ("MIG207",)
+    ),
+    "names that need quotes": Case(
+        'ALTER TABLE app."Order Lines" ADD CONSTRAINT "a b" CHECK ("select" > 0), ALTER "select" SET NOT NULL',
+        ("MIG206", "MIG207"),
+    ),
+    "search_path": Case('SET search_path = app; CREATE INDEX ON "Order Lines" ("Order")', ("MIG101",)),
+    "a comma in a default": Case("ALTER TABLE users ADD COLUMN x text DEFAULT 'a, ADD UNIQUE (b)', ADD y int"),
+    "EXECUTE in a loop": Case(
+        "DO $$ BEGIN FOR n IN 1..3 LOOP EXECUTE 'ALTER TABLE users ADD CHECK (age > 0)'; END LOOP; END $$",
+        ("MIG207",),
+    ),
+    "three clauses of which one is harmful": Case(
+        "ALTER TABLE users ADD x int, ALTER COLUMN name SET NOT NULL, ALTER COLUMN name SET DEFAULT ''", ("MIG206",)
+    ),
+    "NOT NULL and its proof in one transaction": Case(
+        "BEGIN; ALTER TABLE users ADD CONSTRAINT c CHECK (name IS NOT NULL) NOT VALID;"
+        "ALTER TABLE users VALIDATE CONSTRAINT c; ALTER TABLE users ALTER COLUMN name SET NOT NULL; COMMIT",
+        ("MIG113",),
+    ),
+    "savepoint": Case(
+        "BEGIN; SAVEPOINT s; ALTER TABLE users ADD x int; RELEASE s; ALTER TABLE orders ADD CONSTRAINT c CHECK"
+        " (total > 0) NOT VALID; ALTER TABLE orders VALIDATE CONSTRAINT c; COMMIT",
+        ("MIG113",),
+    ),
+    "a new table is filled, then indexed and checked": Case(
+        "CREATE TABLE t (a bigint); INSERT INTO t SELECT id FROM users; CREATE INDEX ON t (a);"
+        "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES users",
+        ("MIG101", "MIG208"),
+    ),
+    "a new table with one row": Case("CREATE TABLE t (a bigint); INSERT INTO t VALUES (1); CREATE INDEX ON t (a)"),
+    "a temporary copy": Case("CREATE TEMP TABLE t AS SELECT id FROM users"),
+    "lock table outside a transaction, which fails": Case("LOCK TABLE users"),
+    "only the frame of a key": Case("ALTER TABLE ONLY events ADD CONSTRAINT k UNIQUE (id, day)"),
+    "a type change that PostgreSQL refuses": Case(
+        "ALTER TABLE t ALTER COLUMN a TYPE bigint", setup="CREATE TABLE t (a int); CREATE VIEW v AS SELECT a FROM t;"
+    ),
+    "partition that is scanned for the parent's foreign key": Case(
+        "ALTER TABLE c ATTACH PARTITION c1 FOR VALUES IN (1)",
+        ("MIG209",),
+        setup="CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (k int NOT NULL, p int REFERENCES p)"
+        " PARTITION BY LIST (k); CREATE TABLE c1 (k int NOT NULL, p int, CHECK (k = 1));",
+    ),
     # --- nothing to say
     "rename an index": Case("ALTER INDEX users_name_idx RENAME TO i"),
     "trigger": Case("CREATE TRIGGER t BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f()"),

@@ -9,6 +9,7 @@ from functools import cache
 
 from dbsec import discovery
 from dbsec.findings import Finding, Severity
+from dbsec.migrations import collector
 from dbsec.migrations import rules as rules_package
 from dbsec.migrations.effects import foretell
 from dbsec.migrations.interpret import operations_of
@@ -84,8 +85,9 @@ def lint(scripts: Sequence[Script], *, schema: Schema | None = None, options: Op
     """
     options = options or Options()
     engine = _Engine(schema if schema is not None else Schema(), options)
-    for script in scripts:
-        engine.run(script)
+    with collector.paused():
+        for script in scripts:
+            engine.run(script)
     return engine.result
 
 
@@ -94,8 +96,12 @@ class _Engine:
         self.schema = schema
         self.options = options
         self.result = Result()
-        chosen = (options.rules if options.rules is not None else all_rules()).values()
-        self._rules = [rule for rule in chosen if rule.since <= options.major <= (rule.until or options.major)]
+        self._chosen = options.rules if options.rules is not None else all_rules()
+        every = {
+            **all_rules(),
+            **self._chosen,
+        }.values()  # one that is not asked for still tells the others of its error
+        self._rules = [rule for rule in every if rule.since <= options.major <= (rule.until or options.major)]
         self._rules_of: dict[type[Operation], tuple[Rule, ...]] = {}
         self._session = Session(options.major)
         self._told = set[str]()
@@ -103,7 +109,7 @@ class _Engine:
     def run(self, script: Script) -> None:
         statements, unread = parse(script)
         self.result.unread += unread
-        acts = [(statement, operation) for statement in statements for operation in operations_of(statement)]
+        acts = self._acts(statements)
         self._session = Session(self.options.major)
         self._told = set[str]()  # rules that have a finding in this script
         before = None
@@ -114,11 +120,27 @@ class _Engine:
                     before = copy.deepcopy(self.schema)
                 elif operation.act == "rollback" and before is not None:
                     self.schema, before = before, None
-            self._judge(acts, at)
-            self._advance(statement, operation, released=not script.deployed)
+            try:
+                self._judge(acts, at)
+                self._advance(statement, operation, released=not script.deployed)
+            except RecursionError:
+                self._too_deep(statement)
         if not script.deployed:
             self.result.files += 1
             self.result.statements += len(statements)
+
+    def _acts(self, statements: Sequence[Statement]) -> list[Act]:
+        acts: list[Act] = []
+        for statement in statements:
+            try:
+                acts += [(statement, operation) for operation in operations_of(statement)]
+            except RecursionError:
+                self._too_deep(statement)
+        return acts
+
+    def _too_deep(self, statement: Statement) -> None:
+        reason = "an expression is nested too deeply to be judged"
+        self.result.unread.append(Unread(statement.script.path, statement.line, reason))
 
     def _enter(self, statement: Statement) -> None:
         session = self._session
@@ -137,15 +159,17 @@ class _Engine:
             self.result.unread.append(Unread(statement.script.path, statement.line, reason, hint="pg_dump -s, again"))
         if not (interested := self._interested(type(operation))):
             return
-        step = Step(
-            statement, operation, self._effect, self.schema, self._session, _Acts(acts, at + 1), _Acts(acts, 0, at)
-        )
+        around = _Acts(acts, at + 1), _Acts(acts, 0, at)
+        refused: list[str] = []
+        step = Step(statement, operation, self._effect, self.schema, self._session, *around, refused)
         for rule in interested:
             if rule.once and rule.name in self._told:
                 continue
             for hit in rule.match(step):
                 self._report(rule, hit, step)
                 self._told.add(rule.name)
+                if (hit.severity or rule.severity) is Severity.ERROR:
+                    refused.append(rule.code)
 
     def _interested(self, kind: type[Operation]) -> tuple[Rule, ...]:
         found = self._rules_of.get(kind)
@@ -169,7 +193,7 @@ class _Engine:
 
     def _report(self, rule: Rule, hit: Hit, step: Step) -> None:
         statement = step.statement
-        if any(
+        if rule.name not in self._chosen or any(
             seen.statement is statement and seen.rule is rule and seen.hit.target == hit.target
             for seen in self.result.located[-8:]
         ):

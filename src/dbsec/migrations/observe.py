@@ -140,7 +140,8 @@ class Observer:
         self._notices.clear()
         run = Run(self.actor, text)
         started = time.monotonic()
-        with holding(spoken_of(text, before), self.connect) as holders:
+        held = [] if "skip_locked" in text.lower() else spoken_of(text, before)  # it would pass by what is held
+        with holding(held, self.connect) as holders:
             run.watch(self.watcher, holders)
         seconds = time.monotonic() - started
         error = _reason(run.error) if run.error else None

@@ -40,6 +40,7 @@ class Step:
     session: Session
     following: Sequence[tuple[Statement, Operation]] = ()  # the rest of the script, in order
     preceding: Sequence[tuple[Statement, Operation]] = ()  # the script up to here, in order
+    refused: Sequence[str] = ()  # codes of the errors that rules before this one have given the operation
 
     @property
     def major(self) -> int:

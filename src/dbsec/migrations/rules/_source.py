@@ -79,8 +79,8 @@ def parenthesised(text: str, keyword: str) -> str:
     opening = next((word for word in found[at + 1 :] if word.name == _OPEN), None)
     if opening is None:
         return ""
-    closing = next(w for w in found if w.start > opening.start and w.name == _CLOSE and w.depth == opening.depth)
-    return text[opening.end : closing.start].strip()
+    closing = (word.start for word in found if (word.name, word.depth) == (_CLOSE, opening.depth))
+    return text[opening.end : next((at for at in closing if at > opening.start), len(text))].strip()
 
 
 def listed(text: str) -> list[str]:
@@ -99,8 +99,10 @@ def tail(text: str, keyword: str) -> str:
 
 
 def constraint(clause: str) -> str:
-    """Return the definition in ``[ADD] [CONSTRAINT name] definition``, without NOT VALID."""
+    """Return the definition in ``[ADD] [CONSTRAINT name] definition``, without NOT VALID; "" for another text."""
     found = words(clause)
+    if found and found[0].name == "ALTER":
+        return ""
     start = 0
     if found and found[start].name == "ADD_P":
         start += 1

@@ -37,7 +37,7 @@ def _match(step: Step) -> Iterator[Hit]:
 
 def is_backfill_under_lock(step: Step, write: Write) -> bool:
     """Tell whether the write takes time that grows with a table, under a lock of the open transaction."""
-    if not step.statement.in_transaction or few_rows(step, write) or held(step, LockMode.SHARE) is None:
+    if few_rows(step, write) or held(step, LockMode.SHARE) is None:
         return False
     touched = (write.table, *write.reads) if write.kind == "insert" else (write.table,)
     return write.kind == "copy" or not all(is_empty(step.schema, name) for name in touched)

@@ -18,7 +18,8 @@ def _match(step: Step) -> Iterator[Hit]:
     operation, found = step.operation, blocked(step, Work.SCAN)
     if isinstance(operation, AddConstraint) and operation.constraint.kind is ConstraintKind.CHECK and found:
         name = operation.constraint.name or _chosen(step, operation)
-        fix = _fixes.lines(_fixes.not_valid(operation.table, name, _source.constraint(operation.clause)))
+        definition = _source.constraint(operation.clause)
+        fix = _fixes.lines(_fixes.not_valid(operation.table, name, definition)) if definition else ""
         yield Hit(
             target(step, operation.table, name),
             told(step, f"ADD CONSTRAINT {ident(name)} CHECK", found, why=False),

@@ -18,7 +18,6 @@ from dbsec.migrations.operations import (
 )
 from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
-from dbsec.migrations.rules._release import first_of_statement
 from dbsec.migrations.rules._words import target
 from dbsec.migrations.script import Script, Wrap
 from dbsec.migrations.statement import Origin
@@ -42,7 +41,7 @@ _OUTSIDE = {
 
 def _match(step: Step) -> Iterator[Hit]:
     what = _refused(step)
-    if not what or not step.statement.in_transaction or not first_of_statement(step):
+    if not what or not step.statement.in_transaction:
         return
     statement = step.statement
     inside = "a DO block" if statement.origin is not Origin.DIRECT else _around(statement.script)

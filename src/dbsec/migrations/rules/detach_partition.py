@@ -14,7 +14,7 @@ from dbsec.migrations.rules._words import target
 def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     assert isinstance(act, (DetachPartition, Inherit))
-    if contract(step) or not knows(step, act.table) or act.relation == "index":
+    if contract(step) or not knows(step, act.table):
         return
     if isinstance(act, DetachPartition) and not act.finalize and knows(step, act.partition):
         yield Hit(

@@ -17,13 +17,9 @@ def _match(step: Step) -> Iterator[Hit]:
     assert isinstance(drop, DropColumn)
     table = step.table()
     missing = table is not None and bool(table.columns) and drop.column not in table.columns
-    if (
-        drop.relation not in ("table", "foreign table")
-        or not knows(step, drop.table)
-        or (missing and step.schema.known)
-    ):
+    if not knows(step, drop.table) or is_new_column(step, drop.table, drop.column) or (missing and step.schema.known):
         return
-    if is_new_column(step, drop.table, drop.column) or (drop.if_exists and absent(step, drop.table)):
+    if drop.if_exists and absent(step, drop.table):
         return
     views = "" if not drop.cascade else _views(step, drop)
     yield Hit(

@@ -37,7 +37,7 @@ def _match(step: Step) -> Iterator[Hit]:
 
 def _said(step: Step, schema: str, cascade: bool) -> str:
     tables = sum(name.schema == schema for name in step.schema.tables)
-    views = sum(name.schema == schema for name in step.schema.views)
+    views = sum(name.schema == schema for name in step.schema.views if name not in step.schema.tables)
     held = f"{tables} tables and {views} views" if step.schema.known else "all that stands in it"
     if cascade:
         return f"schema '{schema}' goes with {held}, their rows, and what depends on them elsewhere"

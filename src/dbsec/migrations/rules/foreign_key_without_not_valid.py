@@ -34,6 +34,8 @@ def _match(step: Step) -> Iterator[Hit]:
 
 def _in_steps(step: Step, operation: AddConstraint, name: str) -> Iterator[str]:
     table, definition = step.table(), _source.constraint(operation.clause)
+    if not definition:
+        return
     if table is None or table.partition_by is None or step.major >= _PARTITIONED_SINCE:
         yield from _fixes.not_valid(operation.table, name, definition)
         return

@@ -20,7 +20,7 @@ def _match(step: Step) -> Iterator[Hit]:
     change = step.operation
     assert isinstance(change, AlterColumnType)
     known = column(step, change.table, change.column)
-    if known is None or change.relation not in ("table", "foreign table"):
+    if known is None:
         return
     if not knows(step, change.table) or is_new_column(step, change.table, change.column):
         return

@@ -33,15 +33,16 @@ def _by_partition(step: Step, operation: CreateIndex) -> str:
     name = operation.name or _fixes.named(step.schema, operation.table, (keys,), "idx")
     behind = _behind_table(_source.bare(operation.clause))
     unique = "UNIQUE " if operation.unique else ""
-    return _fixes.lines(_statements(step.schema, full(step.schema, operation.table), name, unique, behind))
+    parent = full(step.schema, operation.table)
+    return _fixes.lines(_statements(step.schema, parent, name, unique, behind)) if behind else ""
 
 
 def _behind_table(text: str) -> str:
     """Return what follows the table: method, key, INCLUDE, WITH, WHERE."""
     found = _source.words(text)
-    on = next(i for i, word in enumerate(found) if word.name == "ON" and word.depth == 0)
-    stop = next(w for w in found[on:] if w.name == "USING" or (w.name == "ASCII_40" and w.depth == 0))
-    return text[stop.start :]
+    on = next((i for i, word in enumerate(found) if word.name == "ON" and word.depth == 0), len(found))
+    ends = (word.start for word in found[on:] if word.depth == 0 and word.name in ("USING", "ASCII_40"))
+    return text[next(ends, len(text)) :]
 
 
 def _statements(schema: Schema, parent: Name, name: str, unique: str, behind: str) -> Iterator[str]:

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator
 
-from dbsec import discovery
 from dbsec.findings import Severity
-from dbsec.migrations import rules
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import Operation
 from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
 from dbsec.migrations.rules._words import blocked, hazard, told
 
-_CODE = "MIG299"
 _OF_LOCKS = ("MIG1", "MIG2")  # a statement may do other harm besides: that has rules of its own
 
 
 def _match(step: Step) -> Iterator[Hit]:
-    if not step.effect.work or not (found := blocked(step)) or any(_names(rule, step) for rule in _others().values()):
+    if not step.effect.work or any(code.startswith(_OF_LOCKS) for code in step.refused):
         return
-    yield Hit(str(found[0][0].table), told(step, "the statement", found), hazard=hazard(found[0][1]))
-
-
-@cache
-def _others() -> Mapping[str, Rule]:
-    found = discovery.constants_in(rules, "RULE")
-    return {name: rule for name, rule in found.items() if rule.code.startswith(_OF_LOCKS) and rule.code != _CODE}
-
-
-def _names(rule: Rule, step: Step) -> bool:
-    if not isinstance(step.operation, rule.applies) or not rule.since <= step.major <= (rule.until or step.major):
-        return False
-    return any((hit.severity or rule.severity) is Severity.ERROR for hit in rule.match(step))
+    if found := blocked(step):
+        yield Hit(str(found[0][0].table), told(step, "the statement", found), hazard=hazard(found[0][1]))
 
 
 RULE = Rule(
-    code=_CODE,
+    code="MIG299",
     name="long-work-under-lock",
     title="The statement works through a table under a lock that others wait for",
     severity=Severity.ERROR,

@@ -17,9 +17,7 @@ from dbsec.migrations.rules._words import is_empty, target
 def _match(step: Step) -> Iterator[Hit]:
     change = step.operation
     assert isinstance(change, AlterColumnType)
-    if is_empty(step.schema, change.table) or change.relation not in ("table", "foreign table"):
-        return
-    if step.effect.fails and not step.effect.unsure:
+    if is_empty(step.schema, change.table) or (step.effect.fails and not step.effect.unsure):
         return
     known = column(step, change.table, change.column)
     lost = loss(known.type if known is not None else Type(""), change)

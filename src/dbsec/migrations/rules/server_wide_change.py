@@ -8,7 +8,6 @@ from dbsec.findings import Severity
 from dbsec.migrations.interpret.words import role_of
 from dbsec.migrations.operations import AlterOther, CreateOther, Drop, Other, Rename
 from dbsec.migrations.rule import Example, Hazard, Hit, Rule, Shows, Step
-from dbsec.migrations.rules._release import first_of_statement
 
 _SAID = {
     "AlterSystemStmt": (
@@ -31,10 +30,14 @@ _SAID = {
 
 
 def _match(step: Step) -> Iterator[Hit]:
-    kind = step.statement.kind
-    if kind not in _SAID or not first_of_statement(step):
+    act = step.operation
+    if isinstance(act, Rename) and act.kind in ("role", "database"):
+        yield Hit(
+            str(act.name), f"connections of the running release say '{act.name}': new ones are refused from here on"
+        )
+    if step.statement.kind not in _SAID:
         return
-    what, said = _SAID[kind]
+    what, said = _SAID[step.statement.kind]
     yield Hit(_name(step) or what, f"{said}; nothing here takes it back")
 
 

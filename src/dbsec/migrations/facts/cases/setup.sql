@@ -205,3 +205,86 @@ ALTER TABLE t ADD CONSTRAINT proven2_ck CHECK (proven2 IS NOT NULL AND proven2 >
 ALTER TABLE t ADD CONSTRAINT loose_fk FOREIGN KEY (loose_p) REFERENCES p (id) NOT VALID;
 REFRESH MATERIALIZED VIEW mv;
 REFRESH MATERIALIZED VIEW mv_plain;
+
+-- other shapes: quoted names, the same name twice, levels of partitions, foreign tables, proofs of many spellings
+CREATE SCHEMA "Mixed";
+CREATE TABLE "Mixed"."Case Table" ("Id" int PRIMARY KEY, "select" int, "Plain" varchar(10));
+CREATE TABLE app.t (id int PRIMARY KEY, a int, v varchar(10));
+CREATE DOMAIN short AS varchar(10);
+CREATE DOMAIN short_checked AS varchar(10) CHECK (VALUE <> '');
+CREATE TYPE level AS ENUM ('low', 'high');
+CREATE TABLE proofs (
+    id int PRIMARY KEY,
+    negated int CONSTRAINT negated_ck CHECK (NOT (negated IS NULL)),
+    distinct_from int CONSTRAINT distinct_ck CHECK (distinct_from IS DISTINCT FROM NULL),
+    positive_only int CONSTRAINT positive_ck CHECK (positive_only > 0),
+    either int CONSTRAINT either_ck CHECK (either IS NOT NULL OR id > 0),
+    both_a int,
+    both_b int,
+    counted int CONSTRAINT counted_ck CHECK (num_nonnulls(counted) = 1),
+    twofold int CONSTRAINT twofold_a CHECK (twofold > 0) CONSTRAINT twofold_b CHECK (twofold IS NOT NULL),
+    domained short,
+    domained_checked short_checked,
+    leveled level,
+    serialized text,
+    uncollated text COLLATE "C",
+    CONSTRAINT both_ck CHECK (both_a IS NOT NULL AND both_b IS NOT NULL)
+);
+CREATE TABLE noted (id int PRIMARY KEY, seen int, told int);
+CREATE TRIGGER noted_of BEFORE UPDATE OF seen ON noted FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE TRIGGER noted_when BEFORE UPDATE ON noted FOR EACH ROW WHEN (NEW.told > 0) EXECUTE FUNCTION stamp();
+CREATE FOREIGN DATA WRAPPER nowhere;
+CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere;
+CREATE FOREIGN TABLE far (id int, v varchar(10)) SERVER nowhere;
+CREATE TABLE ml (id int NOT NULL, k int NOT NULL, j int NOT NULL) PARTITION BY LIST (k);
+CREATE TABLE ml_1 PARTITION OF ml FOR VALUES IN (1) PARTITION BY LIST (j);
+CREATE TABLE ml_1_1 PARTITION OF ml_1 FOR VALUES IN (1);
+CREATE TABLE ml_2 PARTITION OF ml FOR VALUES IN (2);
+CREATE TABLE ri (id int NOT NULL, lo int NOT NULL, v text) PARTITION BY RANGE (lo);
+CREATE TABLE ri_0 PARTITION OF ri FOR VALUES FROM (0) TO (100);
+CREATE TABLE ri_between (id int NOT NULL, lo int NOT NULL, v text, CONSTRAINT ri_b CHECK (lo BETWEEN 100 AND 199));
+CREATE TABLE ri_narrow (id int NOT NULL, lo int NOT NULL, v text, CONSTRAINT ri_n CHECK (lo >= 120 AND lo < 130));
+CREATE TABLE ri_equal (id int NOT NULL, lo int NOT NULL, v text, CONSTRAINT ri_e CHECK (lo = 150));
+CREATE TABLE ri_in (id int NOT NULL, lo int NOT NULL, v text, CONSTRAINT ri_i CHECK (lo IN (150, 160)));
+CREATE TABLE ri_half (id int NOT NULL, lo int NOT NULL, v text, CONSTRAINT ri_h CHECK (lo >= 100));
+CREATE TABLE ri_two (id int NOT NULL, lo int NOT NULL, v text, CONSTRAINT ri_t1 CHECK (lo >= 100),
+    CONSTRAINT ri_t2 CHECK (lo < 200));
+CREATE TABLE ri_hoped (id int NOT NULL, lo int NOT NULL, v text);
+ALTER TABLE ri_hoped ADD CONSTRAINT ri_ho CHECK (lo >= 100 AND lo < 200) NOT VALID;
+CREATE TABLE ri_nullable (id int NOT NULL, lo int, v text,
+    CONSTRAINT ri_nu CHECK (lo IS NOT NULL AND lo >= 100 AND lo < 200));
+CREATE TABLE ri_typed (id int NOT NULL, lo int NOT NULL, v text, CONSTRAINT ri_ty CHECK (lo >= 100::bigint AND lo < 200));
+CREATE TABLE lt (id int NOT NULL, k text) PARTITION BY LIST (k);
+CREATE TABLE lt_a PARTITION OF lt FOR VALUES IN ('a');
+CREATE TABLE lt_bc (id int NOT NULL, k text NOT NULL, CONSTRAINT lt_bc_k CHECK (k IN ('b', 'c')));
+CREATE TABLE lt_b_any (id int NOT NULL, k text NOT NULL, CONSTRAINT lt_b_k CHECK (k = ANY (ARRAY['b'])));
+CREATE TABLE lt_or (id int NOT NULL, k text NOT NULL, CONSTRAINT lt_or_k CHECK (k = 'b' OR k = 'c'));
+CREATE TABLE lt_null (id int NOT NULL, k text, CONSTRAINT lt_null_k CHECK (k IS NULL));
+CREATE TABLE refs_part (id int PRIMARY KEY, k int);
+CREATE TABLE refd (id int NOT NULL, k int NOT NULL, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+CREATE TABLE refd_1 PARTITION OF refd FOR VALUES IN (1);
+CREATE TABLE queue (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, state text NOT NULL DEFAULT 'new', body jsonb);
+CREATE UNIQUE INDEX queue_state_idx ON queue (state, id);
+CREATE VIEW queue_open AS SELECT * FROM queue WHERE state = 'new';
+
+INSERT INTO "Mixed"."Case Table" SELECT g, g, 'x' FROM generate_series(1, 100) g;
+INSERT INTO app.t SELECT g, g, 'x' FROM generate_series(1, 100) g;
+INSERT INTO proofs SELECT g, 1, 1, 1, 1, 1, 1, 1, 1, 'x', 'x', 'low', '{}', 'x' FROM generate_series(1, 100) g;
+INSERT INTO noted SELECT g, g, g FROM generate_series(1, 100) g;
+INSERT INTO ml SELECT g, 1, 1 FROM generate_series(1, 100) g;
+INSERT INTO ri_between SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_narrow SELECT g, 125, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_equal SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_in SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_half SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_two SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_hoped SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_nullable SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO ri_typed SELECT g, 150, 'x' FROM generate_series(1, 100) g;
+INSERT INTO lt_bc SELECT g, 'b' FROM generate_series(1, 100) g;
+INSERT INTO lt_b_any SELECT g, 'b' FROM generate_series(1, 100) g;
+INSERT INTO lt_or SELECT g, 'b' FROM generate_series(1, 100) g;
+INSERT INTO lt_null SELECT g, NULL FROM generate_series(1, 100) g;
+INSERT INTO refs_part SELECT g, 1 FROM generate_series(1, 100) g;
+INSERT INTO refd SELECT g, 1 FROM generate_series(1, 100) g;
+INSERT INTO queue (body) SELECT '{}' FROM generate_series(1, 400) g;

@@ -1,6 +1,6 @@
-"""Write docs/rules/ from the rules themselves: an index and a page for each.
+"""Write docs/rules/ from the rules themselves (an index and a page for each), and the playbook's table from the facts.
 
-``python scripts/rules.py`` writes the folder, ``--check`` compares it.
+``python scripts/rules.py`` writes them, ``--check`` compares.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 from dbsec.migrations import pages
+from dbsec.migrations.facts import table
 from dbsec.migrations.lint import all_rules
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "rules"
+PLAYBOOK = TARGET.parent / "migrations_playbook.md"
+_MARKS = ("<!-- table: begin (make rules) -->", "<!-- table: end -->")
 _HEAD = """\
 # The rules of `dbsec migrate lint`
 
@@ -48,7 +51,15 @@ def drift() -> list[str]:
     """Name the files that are not as they would be made."""
     wanted = made()
     there = {path.name: path.read_text(encoding="utf-8") for path in TARGET.glob("*.md")}
-    return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    old = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    return [*old, *([PLAYBOOK.name] if PLAYBOOK.read_text(encoding="utf-8") != playbook() else [])]
+
+
+def playbook() -> str:
+    """Return the playbook with the table of today's facts between its marks."""
+    text = PLAYBOOK.read_text(encoding="utf-8")
+    begin, end = (text.index(mark) for mark in _MARKS)
+    return text[: begin + len(_MARKS[0])] + "\n" + table.markdown() + text[end:]
 
 
 def main() -> int:
@@ -61,6 +72,7 @@ def main() -> int:
             path.unlink()
     for name, text in wanted.items():
         (TARGET / name).write_text(text, encoding="utf-8")
+    PLAYBOOK.write_text(playbook(), encoding="utf-8")
     return 0
 
 

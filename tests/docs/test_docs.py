@@ -32,11 +32,13 @@ def _commands(page: Path) -> list[str]:
     return [c.strip() for c in re.findall(r"(?:^    |`)dbsec ([a-z][^`#\n]*)", text, re.MULTILINE)]
 
 
-@pytest.mark.parametrize("command", sorted(set(_commands(ROOT / "README.md"))))
-def test_commands_and_options_of_the_readme_exist(command):
+@pytest.mark.parametrize(
+    "command", sorted({*_commands(ROOT / "README.md"), *_commands(ROOT / "docs/migrations_playbook.md")})
+)
+def test_commands_and_options_exist(command):
     words = re.split(r"[\[\]|\s]+", command)
     name = words[0]
-    subs = [w for w in words[1:] if re.fullmatch(r"[a-z]+", w)] if name in ("lab", "report") else [""]
+    subs = [w for w in words[1:] if re.fullmatch(r"[a-z]+", w)] if name in ("lab", "migrate", "report") else [""]
     for sub in subs:
         argv = [sys.executable, "-m", "dbsec", name, *([sub] if sub else []), "--help"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)

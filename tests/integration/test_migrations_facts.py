@@ -12,7 +12,7 @@ from dbsec.migrations.facts import builtins, measuring
 from dbsec.migrations.facts.cases import Case, every
 from dbsec.pg import connect
 
-STEP = 1 if os.environ.get("DBSEC_FACTS") == "all" else 8  # dbsec migrate facts measures all of them
+STEP = 1 if os.environ.get("DBSEC_FACTS") == "all" else 12  # dbsec migrate facts measures all of them
 ALONE = {"create-index-concurrently", "detach-partition-concurrently", "vacuum-full", "create-partition-beside-default"}
 
 

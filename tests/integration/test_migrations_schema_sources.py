@@ -103,6 +103,9 @@ CREATE INDEX only_later ON ONLY events (lower(kind));
 CREATE TABLE events_2 (day date NOT NULL, id bigint NOT NULL, kind text, user_id integer,
     CONSTRAINT events_kind_check CHECK (kind <> ''));
 CREATE INDEX events_2_kind ON events_2 (kind);
+CREATE UNIQUE INDEX events_2_bare ON events_2 (id, day);
+CREATE TRIGGER touch BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION touched();
+CREATE TABLE notes (event_id bigint, day date, FOREIGN KEY (event_id, day) REFERENCES events);
 ALTER TABLE events ATTACH PARTITION events_2 FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
 CREATE TABLE events_rest PARTITION OF events DEFAULT PARTITION BY LIST (id);
 CREATE TABLE events_rest_a PARTITION OF events_rest FOR VALUES IN (1, 2);
@@ -113,7 +116,7 @@ CREATE TABLE gone PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 ALTER TABLE hashed DETACH PARTITION gone;
 ALTER TABLE events ADD COLUMN added text NOT NULL DEFAULT 'y';
 
-CREATE TABLE animals (name text NOT NULL, age integer CHECK (age > 0));
+CREATE TABLE animals (name text NOT NULL, age integer CHECK (age > 0), CHECK (age < 99) NO INHERIT);
 CREATE TABLE cats (lives integer DEFAULT 9, age integer) INHERITS (animals);
 ALTER TABLE animals ADD COLUMN weight numeric;
 ALTER TABLE animals ADD CHECK (weight > 0);
@@ -173,6 +176,10 @@ ALTER TABLE events ADD CONSTRAINT day_sort UNIQUE (day, id, kind);
 ALTER INDEX events_kind_idx RENAME TO events_sort;
 CREATE TABLE events_3 (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
 ALTER TABLE events ATTACH PARTITION events_3 FOR VALUES FROM ('2026-03-01') TO ('2026-04-01');
+ALTER TABLE events ADD COLUMN org_id bigint REFERENCES orgs;
+ALTER TABLE events RENAME CONSTRAINT events_org_id_fkey TO of_org;
+ALTER TABLE events RENAME CONSTRAINT events_kind_check TO kind_is_there;
+ALTER TABLE notes ALTER COLUMN day SET NOT NULL;
 ALTER TABLE events RENAME COLUMN kind TO sort;
 ALTER TABLE events DROP COLUMN added;
 ALTER TABLE events_1 RENAME TO events_old;
@@ -211,6 +218,12 @@ CREATE TABLE loft.taken AS SELECT id, title AS name, number + 1 FROM loft.orgs W
 CREATE TEMPORARY TABLE passing (id integer);
 DROP TABLE passing;
 CREATE TABLE IF NOT EXISTS users (other integer);
+"""
+CHANGES_18 = """
+ALTER TABLE notes RENAME CONSTRAINT notes_day_not_null TO day_is_there;
+ALTER TABLE beasts RENAME CONSTRAINT animals_name_not_null TO name_is_there;
+ALTER TABLE newest VALIDATE CONSTRAINT high_is_there;
+ALTER TABLE newest ALTER COLUMN twice SET EXPRESSION AS (low * 3);
 """
 DDL_18 = """
 CREATE TABLE newest (
@@ -347,7 +360,7 @@ def test_changes_lead_to_what_the_catalog_tells(built, connection, source):
     major = built.cluster.major
     schema = from_catalog(connection) if source == "catalog" else made(ddl(major), major)
     schema.search_path = ("app", "public")
-    for statement in statements(CHANGES):
+    for statement in statements(CHANGES + (CHANGES_18 if major >= 18 else "")):
         connection.execute(statement)
         for operation in operations_of(parse_text(statement)[0]):
             apply(schema, operation, released=False)

@@ -366,6 +366,7 @@ def test_triggers_and_policies():
         ("id = other", ()),
         ("id IN (SELECT id FROM u)", ()),
         ("id NOT IN (1, 2)", ()),
+        ("id IN (1, other)", ()),
         ("id IN (SELECT id FROM t LIMIT ALL)", ()),
     ],
 )

@@ -63,6 +63,7 @@ def keys(found: Table) -> dict[str | None, tuple[ConstraintKind, tuple[str, ...]
         ("users", "phone", "key", "users_phone_key"),
         ("users", None, "pkey", "users_pkey"),
         ("t" * 40, "c" * 40, "idx", "t" * 29 + "_" + "c" * 29 + "_idx"),
+        ("t" * 40, "c" * 40, "fkey", "t" * 29 + "_" + "c" * 28 + "_fkey"),
         ("t" * 60, "c", "idx", "t" * 57 + "_c_idx"),
         ("t" * 63, None, "pkey", "t" * 58 + "_pkey"),
         ("é" * 40, None, "pkey", "é" * 29 + "_pkey"),
@@ -342,6 +343,31 @@ def test_columns_of_the_parent_reach_the_partitions():
     )
     assert list(part.columns) == ["id", "x"]
     assert "events_x_check" in keys(part)
+
+
+def test_children_take_over_what_is_inherited():
+    child = after(
+        "CREATE TABLE p (x int CHECK (x > 0), CHECK (x < 9) NO INHERIT); CREATE TABLE c (y int) INHERITS (p)", "c"
+    )
+    assert set(keys(child)) == {"p_x_check"}
+    assert list(child.columns) == ["x", "y"]
+
+
+def test_circles_are_refused():
+    schema = run(
+        deployed(), "ALTER TABLE users INHERIT users; ALTER TABLE orgs INHERIT users; ALTER TABLE users INHERIT orgs"
+    )
+    assert (table(schema, "users").inherits, table(schema, "orgs").inherits) == ((), (Name("app", "users"),))
+    run(schema, "ALTER TABLE events_1 ATTACH PARTITION events DEFAULT")
+    assert table(schema, "events").partition_of is None
+
+
+def test_a_unique_index_is_no_primary_key_of_a_partition():
+    part = after(
+        "CREATE TABLE p (id int, day date); CREATE UNIQUE INDEX own ON p (id, day);"
+        "ALTER TABLE events ATTACH PARTITION p DEFAULT", "p"
+    )  # fmt: skip
+    assert {name: index.parent for name, index in part.indexes.items()} == {"own": None, "p_pkey": "events_pkey"}
 
 
 # --- drops

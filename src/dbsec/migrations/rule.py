@@ -6,8 +6,10 @@ One file in ``rules/`` holds one ``RULE``; its name is the file's, with ``-`` fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+
+from msgspec import Struct
 
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import Effect, LockMode, Work
@@ -29,8 +31,7 @@ class Hazard(StrEnum):
     UNSAFE = "unsafe environment"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, dict=True):
     """All that a rule may look at. ``schema`` is the state before the operation."""
 
     statement: Statement
@@ -53,8 +54,7 @@ class Step:
         return None if name is None else self.schema.table(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """What a rule found in one operation.
 
     ``target``: the object by name ("app.users.phone"). ``message``: what happens here, one sentence. ``fix``: the SQL
@@ -73,8 +73,7 @@ class Hit:
 # --- proofs: how a contract test sees on a real server that ``bad`` does the harm and ``good`` does not
 
 
-@dataclass(frozen=True, slots=True)
-class Locks:
+class Locks(Struct, frozen=True):
     """``bad`` takes ``mode`` on ``table`` (pg_locks) and does ``work`` (filenode, DEBUG1, counters) while it holds it.
 
     ``good`` does none of this work under a lock that blocks writes (one statement of it may, on a table of its own).
@@ -86,8 +85,7 @@ class Locks:
     work: Work | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Breaks:
+class Breaks(Struct, frozen=True):
     """``old`` is a statement of the running release: works before; fails with ``sqlstate`` after ``bad``, works after
     ``good``."""
 
@@ -95,15 +93,13 @@ class Breaks:
     sqlstate: str
 
 
-@dataclass(frozen=True, slots=True)
-class Loses:
+class Loses(Struct, frozen=True):
     """``query`` gives the same rows before and after ``good``; after ``bad`` it gives others, or fails."""
 
     query: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """``bad`` itself ends with ``sqlstate``; ``good`` does not. ``blocker``: what another session has run meanwhile, in
     a transaction that is open as long as ``bad`` runs."""
 
@@ -111,15 +107,13 @@ class Refused:
     blocker: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(Struct, frozen=True):
     """``bad`` gives a WARNING or NOTICE with ``sqlstate``; ``good`` does not."""
 
     sqlstate: str
 
 
-@dataclass(frozen=True, slots=True)
-class Queues:
+class Queues(Struct, frozen=True):
     """While another session holds ``blocker`` (a statement in an open transaction), ``bad`` waits and lets a SELECT on
     ``table``, or a writer of it, wait behind it; ``good`` gives up by itself with ``sqlstate`` or does not wait."""
 
@@ -128,8 +122,7 @@ class Queues:
     sqlstate: str = "55P03"
 
 
-@dataclass(frozen=True, slots=True)
-class Shows:
+class Shows(Struct, frozen=True):
     """``query`` gives ``after_bad`` (its only value as text) once ``bad`` ran, and another value once ``good`` ran."""
 
     query: str
@@ -139,8 +132,7 @@ class Shows:
 Proof = Locks | Breaks | Loses | Refused | Warned | Queues | Shows
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(Struct, frozen=True):
     """``bad`` and ``good`` run after ``setup`` on a database of their own, as ``psql -f`` would (each statement commits
     unless BEGIN is written); the linter sees ``setup`` as the deployed schema."""
 
@@ -150,8 +142,7 @@ class Example:
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """Words and one function. ``name`` completes "allow …". ``applies``: the operations that ``match`` wants to see.
 
     ``effect``: what PostgreSQL does, with lock and work. ``instead``: what to do. ``since``/``until``: the first and
@@ -165,7 +156,7 @@ class Rule:
     severity: Severity
     hazard: Hazard
     applies: tuple[type[Operation], ...]
-    match: Callable[[Step], Iterable[Hit]] = field(repr=False)
+    match: Callable[[Step], Iterable[Hit]]
     effect: str
     instead: str
     example: Example

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Wrap(StrEnum):
@@ -21,8 +22,7 @@ class Phase(StrEnum):
     CONTRACT = "contract"
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(Struct, frozen=True):
     """``text`` is SQL only: what is no SQL (psql's meta-commands, sections that do not run) is blanked, lines kept.
 
     ``lines`` maps line i (0 is the first) of ``text`` to a line of the file where the two differ (Alembic); empty where
@@ -39,7 +39,7 @@ class Script:
     phase: Phase | None = None
     deployed: bool = False
     lines: tuple[int, ...] = ()
-    comments: tuple[tuple[int, str], ...] = field(default=(), repr=False)
+    comments: tuple[tuple[int, str], ...] = ()
     sections: tuple[tuple[int, Wrap], ...] = ()
 
     def line_in_file(self, line: int) -> int:
@@ -47,8 +47,7 @@ class Script:
         return self.lines[line - 1] if 0 < line <= len(self.lines) else line
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(Struct, frozen=True):
     """A path, or a statement of it, that could not be read: the run still goes on, and ends with exit code 3."""
 
     path: str

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 
 
-@dataclass(slots=True)
-class Session:
+class Session(Struct):
     """``settings``: what SET has in force. ``held``: locks of the open transaction. ``major``: the server's.
 
     ``block`` is the open transaction's number (``Statement.block``); the engine clears ``held``, ``local`` and

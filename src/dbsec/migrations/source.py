@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from msgspec.structs import replace
 from functools import cache
 from pathlib import Path
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from dbsec.migrations.script import Script
 
@@ -20,8 +21,7 @@ class Origin(StrEnum):
     EXECUTE = "execute"  # the literal of EXECUTE in such a body
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """``kind`` and ``node`` are the tree's: ``"AlterTableStmt"`` and what stands under it.
 
     ``line`` counts from 1 in the file. ``block`` numbers the transaction that the statement runs in, within the script:
@@ -32,12 +32,12 @@ class Statement:
 
     script: Script
     kind: str
-    node: Node = field(repr=False)
+    node: Node
     text: str
     line: int
     block: int = 0
     origin: Origin = Origin.DIRECT
-    start: int = field(default=0, repr=False)
+    start: int = 0
 
     @property
     def in_transaction(self) -> bool:

@@ -6,7 +6,9 @@ Follows PostgreSQL's own prover (predicate_implied_by) clause by clause and neve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 from operator import eq, ge, gt, le, lt, ne
+from typing import Any
 
 from dbsec.migrations import tree
 from dbsec.migrations.effects import coercion
@@ -20,14 +22,13 @@ from dbsec.migrations.effects.terms import (
     Types,
     Value,
     constant,
-    negation,
     term,
 )
 from dbsec.migrations.operations import Bound, ConstraintKind
 from dbsec.migrations.schema.model import Schema, Table
 from dbsec.migrations.statement import Node
 
-_COMPARE: dict[str, Callable[[Value, Value], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq, "<>": ne}
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq, "<>": ne}
 # What ``column CLAUSE c`` says of ``column TARGET v``: true where ``c OPERATOR v``.
 _PROVES = {
     (">=", ">="): ">=",
@@ -52,17 +53,22 @@ def implied(target: Term, known: Sequence[Term]) -> bool:
 
 
 def _implies(clause: Term, target: Term) -> bool:
-    if isinstance(target, Every):
-        return all(_implies(clause, part) for part in target.of)
-    if isinstance(clause, Some):
-        return bool(clause.of) and all(_implies(part, target) for part in clause.of)
-    if isinstance(target, Some) and any(_implies(clause, part) for part in target.of):
-        return True
-    if isinstance(clause, Every):
-        return any(_implies(part, target) for part in clause.of)
-    if isinstance(clause, Null) and isinstance(target, Null):
-        return clause == target
-    return isinstance(clause, Compared) and isinstance(target, Compared) and _compares(clause, target)
+    match clause, target:
+        case _, Every(parts):
+            return all(_implies(clause, part) for part in parts)
+        case Some(items), Some(parts):  # each item needs one part of its own: PostgreSQL tries no more
+            return all(any(_implies(item, part) for part in parts) for item in items)
+        case Some(items), _:
+            return all(_implies(item, target) for item in items)
+        case Every(items), Some(parts):
+            return any(_implies(clause, part) for part in parts) or any(_implies(item, target) for item in items)
+        case Every(items), _:
+            return any(_implies(item, target) for item in items)
+        case _, Some(parts):
+            return any(_implies(clause, part) for part in parts)
+        case Compared(), Compared():
+            return _compares(clause, target)
+    return isinstance(clause, Null) and clause == target
 
 
 def _compares(clause: Compared, target: Compared) -> bool:
@@ -71,6 +77,8 @@ def _compares(clause: Compared, target: Compared) -> bool:
     operator = target.operator if clause.operator == "=" else _PROVES.get((clause.operator, target.operator))
     if operator is None:
         return False
+    if isinstance(clause.value, bool):
+        return clause == target
     if isinstance(clause.value, str) and operator not in ("=", "<>"):
         return clause.value == target.value and "=" in operator  # the collation's order is not known
     try:
@@ -114,29 +122,39 @@ def _list(bound: Bound, column: str, types: Types) -> Term:
     values = [constant(node, types[column]) for node in bound.values if not tree.is_null(node)]
     if any(value is None for value in values):
         return OPAQUE
-    inside = Some(tuple(Compared(column, "=", value) for value in values if value is not None))
+    inside = Some(tuple(Compared(column, "=", value) for value in values if value is not None), listed=True)
     if any(tree.is_null(node) for node in bound.values):
-        return Some((Null(column, True), *inside.of))
+        return Some((Null(column, True), inside))
     return Every((Null(column, False), inside))
 
 
-def _datums(nodes: Sequence[Node], columns: tuple[str, ...], types: Types) -> list[Value | bool] | None:
-    """Read the values of one end; False is MINVALUE and True is MAXVALUE; None where one cannot be read."""
-    found: list[Value | bool] = []
+class _Edge(Enum):
+    MINVALUE = "minvalue"
+    MAXVALUE = "maxvalue"
+
+
+_Datum = Value | _Edge
+
+
+def _datums(nodes: Sequence[Node], columns: tuple[str, ...], types: Types) -> list[_Datum] | None:
+    """Read the values of one end; None where one of them cannot be read."""
+    found: list[_Datum] = []
     for node, column in zip(nodes, columns, strict=False):
         words = tree.texts(node["ColumnRef"].get("fields")) if "ColumnRef" in node else ()
-        value = words == ("maxvalue",) if words else constant(node, types[column])
+        value: _Datum | None = _Edge(words[0]) if words in (("minvalue",), ("maxvalue",)) else None
+        if value is None:
+            value = constant(node, types[column])
         if value is None or len(nodes) != len(columns):
             return None
         found.append(value)
     return found
 
 
-def _range(columns: tuple[str, ...], lower: list[Value | bool], upper: list[Value | bool]) -> Term:
+def _range(columns: tuple[str, ...], lower: list[_Datum], upper: list[_Datum]) -> Term:
     parts: list[Term] = [Null(column, False) for column in columns]
     same = 0
     for column, low, high in zip(columns, lower, upper, strict=True):
-        if isinstance(low, bool) or low != high:
+        if isinstance(low, _Edge) or low != high:
             break
         parts.append(Compared(column, "=", low))
         same += 1
@@ -145,24 +163,19 @@ def _range(columns: tuple[str, ...], lower: list[Value | bool], upper: list[Valu
     return Every(tuple(parts))
 
 
-def _end(columns: tuple[str, ...], values: list[Value | bool], beyond: str) -> Term:
+def _end(columns: tuple[str, ...], values: list[_Datum], beyond: str) -> Term:
     """One end of a range: ``a > 1 OR (a = 1 AND b >= 2)``; the lower end belongs to it, the upper does not."""
-    open_end = beyond == "<"  # MAXVALUE ends the upper bound, MINVALUE the lower one: nothing more is asked
+    open_end = _Edge.MINVALUE if beyond == ">" else _Edge.MAXVALUE  # behind it nothing more is asked
     arms: list[Term] = []
     before: list[Term] = []
-    for at, (column, value) in enumerate(zip(columns, values, strict=True)):
-        if isinstance(value, bool):
+    for column, value, following in zip(columns, values, (*values, None)[1:], strict=True):
+        if isinstance(value, _Edge):
             break
-        following = values[at + 1] if at + 1 < len(values) else None
-        last = following is None or isinstance(following, bool)
-        inclusive = following is open_end if isinstance(following, bool) else (following is None and not open_end)
-        arms.append(Every((*before, Compared(column, beyond + "=" * (last and inclusive), value))))
+        last = following is None or isinstance(following, _Edge)
+        inclusive = following is open_end or (following is None and beyond == ">")
+        own = Compared(column, beyond + "=" * (last and inclusive), value)
+        arms.append(Every((*before, own)) if before else own)
         before.append(Compared(column, "=", value))
         if last:
             break
-    return Some(tuple(arms)) if arms else Every(())
-
-
-def outside(bound: Bound, keys: Iterable[str], types: Types) -> Term:
-    """Write what the DEFAULT partition's rows must be once another partition with this bound stands beside it."""
-    return negation(bound_term(bound, keys, types))
+    return (arms[0] if len(arms) == 1 else Some(tuple(arms))) if arms else Every(())

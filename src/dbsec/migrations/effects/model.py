@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+
+from msgspec import Struct
 
 from dbsec.migrations.names import Name
 
@@ -51,8 +52,7 @@ class Work(StrEnum):
     WRITE = "row writes"  # UPDATE, DELETE, INSERT … SELECT: row locks, WAL, dead rows
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """One piece of work on ``table``; ``why`` completes "because …"."""
 
     work: Work
@@ -60,8 +60,7 @@ class Task:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Struct, frozen=True):
     """What one operation does.
 
     ``locks``: table -> mode held to the end of its transaction, without ACCESS SHARE of what is only read, and without

@@ -11,7 +11,7 @@ from dbsec.migrations import tree
 from dbsec.migrations.operations import Type
 from dbsec.migrations.statement import Node
 
-Value = Decimal | datetime | str
+Value = Decimal | datetime | str | bool
 Types = Mapping[str, Type]
 """Columns with the types that domains come down to."""
 
@@ -41,16 +41,18 @@ class Null:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """AND."""
+    """AND; ``listed``: NOT IN."""
 
     of: tuple[Term, ...]
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """OR."""
+    """OR; ``listed``: IN."""
 
     of: tuple[Term, ...]
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,27 @@ Term = Compared | Null | Every | Some | Opaque
 OPAQUE = Opaque()
 
 
+def _joined(kind: type[Every | Some], parts: list[Term]) -> Term:
+    """Join with AND or OR, which take in parts that are joined the same way; the lists of IN stay apart."""
+    flat: list[Term] = []
+    for part in parts:
+        flat += part.of if isinstance(part, kind) and not part.listed else (part,)
+    return kind(tuple(flat))
+
+
 def negation(of: Term) -> Term:
     """Push NOT down, as PostgreSQL does before it reasons."""
     match of:
+        case Compared(column, operator, bool(value)):
+            return Compared(column, operator, not value)  # as PostgreSQL has it: flag = true is flag
         case Compared(column, operator, value):
             return Compared(column, _NEGATED[operator], value)
         case Null(column, null):
             return Null(column, not null)
-        case Every(parts):
-            return Some(tuple(map(negation, parts)))
-        case Some(parts):
-            return Every(tuple(map(negation, parts)))
+        case Every(parts, listed):
+            return Some(tuple(map(negation, parts)), listed)
+        case Some(parts, listed):
+            return Every(tuple(map(negation, parts)), listed)
     return OPAQUE
 
 
@@ -82,7 +94,7 @@ def term(node: Node | None, types: Types) -> Term:
         case {"BoolExpr": {"boolop": "NOT_EXPR", "args": [inner]}}:
             return negation(term(inner, types))
         case {"BoolExpr": {"boolop": boolop, "args": arguments}}:
-            return (Every if boolop == "AND_EXPR" else Some)(tuple(term(one, types) for one in arguments))
+            return _joined(Every if boolop == "AND_EXPR" else Some, [term(one, types) for one in arguments])
         case {"NullTest": {"arg": inner, "nulltesttype": kind}}:
             name = _column(inner, types)
             return Null(name, kind == "IS_NULL") if name else OPAQUE
@@ -98,12 +110,16 @@ def _operator(left: Node, operator: str, right: Node, types: Types) -> Term:
         inner = term(left, types)
         return inner if truth == (operator == "=") else negation(inner)
     if name := _column(left, types):
-        value = constant(right, types[name])
-        return Compared(name, operator, value) if value is not None else OPAQUE
+        return _compared(name, operator, constant(right, types[name]))
     if name := _column(right, types):
-        value = constant(left, types[name])
-        return Compared(name, _SWAPPED[operator], value) if value is not None else OPAQUE
+        return _compared(name, _SWAPPED[operator], constant(left, types[name]))
     return OPAQUE
+
+
+def _compared(column: str, operator: str, value: Value | None) -> Term:
+    if isinstance(value, bool):
+        return Compared(column, "=", value == (operator == "=")) if operator in ("=", "<>") else OPAQUE
+    return OPAQUE if value is None else Compared(column, operator, value)
 
 
 def _truth(node: Node) -> bool | None:
@@ -124,10 +140,10 @@ def _not_between(left: Node, name: str, right: Node, types: Types) -> Term:
 
 def _list(left: Node, operator: str, right: Node, types: Types) -> Term:
     """IN and = ANY are OR; NOT IN and <> ALL are AND."""
-    items = _items(right)
-    if items is None or operator not in ("=", "<>"):
+    items, name = _items(right), _column(left, types)
+    if items is None or operator not in ("=", "<>") or (name and types[name].name == "bool"):
         return OPAQUE
-    return (Some if operator == "=" else Every)(tuple(_operator(left, operator, item, types) for item in items))
+    return (Some if operator == "=" else Every)(tuple(_operator(left, operator, item, types) for item in items), True)
 
 
 def _any(left: Node, operator: str, right: Node, types: Types) -> Term:
@@ -193,7 +209,7 @@ def constant(node: Node, of: Type) -> Value | None:
         shown = tree.type_name(node["TypeCast"]["typeName"]).name if "TypeCast" in node else ""
         return _moment(text, zoned="timestamptz" in (of.name, shown), of=of)
     if of.name == "bool":
-        return "true" if text.lower() in ("t", "true", "yes", "on", "1") else "false"
+        return text.lower() in ("t", "true", "yes", "on", "1")
     if of.name == "bpchar":
         return text.rstrip(" ")
     return None if of.name == "citext" else text.lower() if of.name == "uuid" else text

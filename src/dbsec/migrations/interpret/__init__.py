@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dbsec.migrations.interpret import alter_table, create, drop_rename, objects, rows, session
 from dbsec.migrations.names import Name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 from dbsec.findings import Severity
@@ -12,76 +13,60 @@ from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._release import first_of_statement
 from dbsec.migrations.rules._words import ident, sql
-from dbsec.migrations.statement import Node, Statement
+from dbsec.migrations.statement import Node
 
-_AttributesOf = Callable[[str, Node], bool]
+_Stands = Callable[[Node], object]
 
 
 class Clause(NamedTuple):
-    """``since``: the first major that has it. ``stands``: whether a node of the tree (kind, inner node) is it."""
+    """``since``: the first major that has it. ``kinds``: of its node. ``stands``: whether such a node is it."""
 
     since: int
     said: str
-    stands: _AttributesOf
+    kinds: tuple[str, ...]
+    stands: _Stands
 
 
-def _constraint(kind: str, *, attribute: str = "") -> _AttributesOf:
-    def stands(seen: str, node: Node) -> bool:
-        return seen == "Constraint" and node.get("contype") == kind and bool(not attribute or node.get(attribute))
-
-    return stands
+def _has(attribute: str, value: str | None = None) -> _Stands:
+    return lambda node: bool(node.get(attribute)) if value is None else node.get(attribute) == value
 
 
-def _has(kind: str, attribute: str) -> _AttributesOf:
-    return lambda seen, node: seen == kind and bool(node.get(attribute))
+def _unenforced(node: Node) -> bool:
+    return node.get("contype") in ("CONSTR_CHECK", "CONSTR_FOREIGN") and not node.get("is_enforced")
 
 
+_CONSTRAINT, _COMMAND = ("Constraint",), ("AlterTableCmd",)
 _CLAUSES = (
-    Clause(18, "NOT ENFORCED", _constraint("CONSTR_ATTR_NOT_ENFORCED")),
-    Clause(18, "ENFORCED", _constraint("CONSTR_ATTR_ENFORCED")),
+    Clause(18, "NOT ENFORCED", _CONSTRAINT, _has("contype", "CONSTR_ATTR_NOT_ENFORCED")),
+    Clause(18, "ENFORCED", _CONSTRAINT, _has("contype", "CONSTR_ATTR_ENFORCED")),
+    Clause(18, "NOT ENFORCED", _CONSTRAINT, _unenforced),
+    Clause(18, "ALTER CONSTRAINT … ENFORCED", ("ATAlterConstraint",), _has("alterEnforceability")),
+    Clause(18, "VIRTUAL generated columns", _CONSTRAINT, _has("generated_kind", "v")),
+    Clause(18, "WITHOUT OVERLAPS", _CONSTRAINT, _has("without_overlaps")),
+    Clause(18, "PERIOD in a foreign key", _CONSTRAINT, _has("fk_with_period")),
     Clause(
         18,
-        "NOT ENFORCED",
-        lambda seen, node: (
-            seen == "Constraint"
-            and node.get("contype") in ("CONSTR_CHECK", "CONSTR_FOREIGN")
-            and not node.get("is_enforced")
-        ),
+        "NOT NULL as a table constraint",
+        _CONSTRAINT,
+        lambda node: node.get("contype") == "CONSTR_NOTNULL" and node.get("keys"),
     ),
-    Clause(18, "ALTER CONSTRAINT … ENFORCED", _has("ATAlterConstraint", "alterEnforceability")),
-    Clause(
-        18, "VIRTUAL generated columns", lambda seen, node: seen == "Constraint" and node.get("generated_kind") == "v"
-    ),
-    Clause(18, "WITHOUT OVERLAPS", _has("Constraint", "without_overlaps")),
-    Clause(18, "PERIOD in a foreign key", _has("Constraint", "fk_with_period")),
-    Clause(
-        17, "SET EXPRESSION", lambda seen, node: seen == "AlterTableCmd" and node.get("subtype") == "AT_SetExpression"
-    ),
+    Clause(17, "SET EXPRESSION", _COMMAND, _has("subtype", "AT_SetExpression")),
     Clause(
         17,
         "SET ACCESS METHOD DEFAULT",
-        lambda seen, node: (
-            seen == "AlterTableCmd" and node.get("subtype") == "AT_SetAccessMethod" and not node.get("name")
-        ),
+        _COMMAND,
+        lambda node: node.get("subtype") == "AT_SetAccessMethod" and not node.get("name"),
     ),
-    Clause(17, "MERGE … RETURNING", lambda seen, node: seen == "MergeStmt" and bool(_returns(node))),
-    Clause(16, "STORAGE in CREATE TABLE", _has("ColumnDef", "storage_name")),
     Clause(
-        16, "CREATE STATISTICS without a name", lambda seen, node: seen == "CreateStatsStmt" and "defnames" not in node
+        17, "MERGE … RETURNING", ("MergeStmt",), lambda node: node.get("returningClause") or node.get("returningList")
     ),
-    Clause(15, "MERGE", lambda seen, _: seen == "MergeStmt"),
-    Clause(15, "NULLS NOT DISTINCT", lambda seen, node: seen in ("Constraint", "IndexStmt") and bool(_distinct(node))),
-    Clause(
-        15,
-        "SET ACCESS METHOD",
-        lambda seen, node: seen == "AlterTableCmd" and node.get("subtype") == "AT_SetAccessMethod",
-    ),
-    Clause(15, "a list of columns behind ON DELETE SET NULL", _has("Constraint", "fk_del_set_cols")),
-    Clause(
-        15,
-        "security_invoker",
-        lambda seen, node: seen == "DefElem" and node.get("defname") == "security_invoker",
-    ),
+    Clause(16, "STORAGE in CREATE TABLE", ("ColumnDef",), _has("storage_name")),
+    Clause(16, "CREATE STATISTICS without a name", ("CreateStatsStmt",), lambda node: "defnames" not in node),
+    Clause(15, "MERGE", ("MergeStmt",), lambda _: True),
+    Clause(15, "NULLS NOT DISTINCT", ("Constraint", "IndexStmt"), _has("nulls_not_distinct")),
+    Clause(15, "SET ACCESS METHOD", _COMMAND, _has("subtype", "AT_SetAccessMethod")),
+    Clause(15, "a list of columns behind ON DELETE SET NULL", _CONSTRAINT, _has("fk_del_set_cols")),
+    Clause(15, "security_invoker", ("DefElem",), _has("defname", "security_invoker")),
 )
 _KINDS = frozenset(("CreateStmt", "AlterTableStmt", "IndexStmt", "MergeStmt", "CreateStatsStmt", "ViewStmt"))
 _VARIABLES = {
@@ -92,12 +77,14 @@ _VARIABLES = {
 }
 
 
-def _returns(node: Node) -> object:
-    return node.get("returningClause") or node.get("returningList")
-
-
-def _distinct(node: Node) -> object:
-    return node.get("nulls_not_distinct")
+@cache
+def _newer_than(major: int) -> dict[str, list[Clause]]:
+    """Sort the clauses that a major lacks by the kind of their node."""
+    of: dict[str, list[Clause]] = {}
+    for clause in _CLAUSES:
+        for kind in clause.kinds if clause.since > major else ():
+            of.setdefault(kind, []).append(clause)
+    return of
 
 
 def _match(step: Step) -> Iterator[Hit]:
@@ -124,21 +111,16 @@ def _fix(step: Step) -> str:
 
 
 def _newest(step: Step) -> tuple[int, str]:
-    statement: Statement = step.statement
+    lacking = _newer_than(step.major)
+    if not lacking:
+        return 0, ""
     found = [
         (clause.since, clause.said)
-        for kind, node in tree.walk({statement.kind: statement.node})
-        for clause in _CLAUSES
-        if clause.since > step.major and clause.stands(kind, node)
+        for kind, node in tree.walk({step.statement.kind: step.statement.node})
+        for clause in lacking.get(kind, ())
+        if clause.stands(node)
     ]
-    found += [(18, "NOT NULL as a table constraint") for one in _nodes(statement) if one.get("keys")]
     return max(found, default=(0, ""), key=lambda one: one[0])
-
-
-def _nodes(statement: Statement) -> Iterator[Node]:
-    for kind, node in tree.walk(statement.node):
-        if kind == "Constraint" and node.get("contype") == "CONSTR_NOTNULL":
-            yield node
 
 
 RULE = Rule(

@@ -51,6 +51,12 @@ def spelled(schema: Schema, table: Table, column: str) -> Constraint | None:
     return noted(table, column) or Constraint(ConstraintKind.NOT_NULL, usual, (column,))
 
 
+def of_name(schema: Schema, table: Table, name: str) -> Constraint | None:
+    """Find the NOT NULL of a table (18) that has this name, noted or not."""
+    every = (spelled(schema, table, column) for column in table.columns)
+    return next((one for one in every if one is not None and one.name == name), None)
+
+
 def hand_down_column(schema: Schema, table: Table, column: str) -> None:
     """Name the NOT NULL of a column that partitions and children just got, as their parent's."""
     if (named := spelled(schema, table, column)) is not None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from dbsec.migrations import tree
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import Column, Constraint, Rename, SetSchema, Type
-from dbsec.migrations.schema import nullability, places
-from dbsec.migrations.schema.model import Index, Named, Schema, Table, View
+from dbsec.migrations.operations import ConstraintKind, Rename, SetSchema, Type
+from dbsec.migrations.schema import column_names, nullability, places
+from dbsec.migrations.schema.model import Index, Named, Schema, Table
 
 _T = TypeVar("_T")
 _RELATIONS = ("table", "view", "materialized view", "foreign table")
@@ -181,9 +179,11 @@ def _put_under(schema: Schema, table: Table, index: Index, new: str) -> None:
 
 def _rename_constraint(schema: Schema, table: Table, old: str, new: str) -> None:
     """The index of a constraint always bears its name."""
-    found = table.constraint(old)
+    found = table.constraint(old) or nullability.of_name(schema, table, old)
     if found is None:
         return
+    if found not in table.constraints:
+        table.constraints.append(found)
     table.constraints[table.constraints.index(found)] = replace(found, name=new)
     schema.constraint_names.add(Name(table.name.schema, new))
     if (index := table.indexes.get(old)) is not None and index.constraint == old:
@@ -202,11 +202,13 @@ def _rename_within(schema: Schema, operation: Rename) -> None:
     table = schema.table(written)
     if operation.kind == "column":
         for heir in list(places.family(schema, table)) if table else ():
-            _rename_column(schema, heir, old, new)
+            column_names.of_table(schema, heir, old, new)
         if (view := schema.view(written)) is not None:
-            _rename_view_column(schema, view, old, new)
+            column_names.of_view(schema, view, old, new)
     elif table is not None and operation.kind == "constraint":
-        for heir in list(places.family(schema, table)):
+        found = table.constraint(old) or nullability.of_name(schema, table, old)
+        handed_down = found is not None and found.kind in (ConstraintKind.CHECK, ConstraintKind.NOT_NULL)
+        for heir in list(places.family(schema, table, only=not handed_down)):
             _rename_constraint(schema, heir, old, new)
     elif table is not None and operation.kind in _OF_A_TABLE:
         held = {"trigger": table.triggers, "policy": table.policies, "rule": table.rules}[operation.kind]
@@ -215,59 +217,3 @@ def _rename_within(schema: Schema, operation: Rename) -> None:
             held.add(new)
             if (columns := table.pinned.pop((operation.kind, old), None)) is not None:
                 table.pinned[operation.kind, new] = columns
-
-
-def _rename_view_column(schema: Schema, view: View, old: str, new: str) -> None:
-    view.columns = tuple(new if column == old else column for column in view.columns)
-    _tell_readers(schema, view.name, old, new)
-
-
-def _tell_readers(schema: Schema, relation: Name, old: str, new: str) -> None:
-    """Views follow the column by its number: they go on, and read it under its new name."""
-    for view in schema.views_on(relation):
-        pairs = ((of, new if (of, name) == (str(relation), old) else name) for of, name in view.columns_read)
-        view.columns_read = tuple(sorted(pairs))
-
-
-def _rename_column(schema: Schema, table: Table, old: str, new: str) -> None:
-    if old not in table.columns:
-        return
-    nullability.keep_name(schema, table, old)
-
-    def called(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(new if name == old else name for name in names)
-
-    columns = (_recolumned(column, old, new) for column in table.columns.values())
-    table.columns = {column.name: column for column in columns}
-    table.constraints[:] = [_reworded(one, called, old, new) for one in table.constraints]
-    for index in table.indexes.values():
-        index.columns, index.include = called(index.columns), called(index.include)
-        index.expressions = tuple(tree.renamed(one, old, new) for one in index.expressions)
-        index.predicate = tree.renamed(index.predicate, old, new)
-    if table.partition_by:
-        table.partition_by = (table.partition_by[0], called(table.partition_by[1]))
-    table.pinned = {reader: tuple(sorted(called(columns))) for reader, columns in table.pinned.items()}
-    for sequence, owner in schema.owners.items():
-        if owner == (table.name, old):
-            schema.owners[sequence] = (table.name, new)
-    if old in table.new_columns:
-        table.new_columns = set(called(tuple(table.new_columns)))
-    for other, key in [*schema.referencing(table.name)]:
-        places.put_constraint(schema, other, replace(key, referenced_columns=called(key.referenced_columns)))
-    _tell_readers(schema, table.name, old, new)
-
-
-def _recolumned(column: Column, old: str, new: str) -> Column:
-    expression = tree.renamed(column.expression, old, new) if column.expression else None
-    return replace(column, name=new if column.name == old else column.name, expression=expression)
-
-
-def _reworded(
-    constraint: Constraint, called: Callable[[tuple[str, ...]], tuple[str, ...]], old: str, new: str
-) -> Constraint:
-    return replace(
-        constraint,
-        columns=called(constraint.columns),
-        expression=tree.renamed(constraint.expression, old, new),
-        expressions=tuple(tree.renamed(one, old, new) for one in constraint.expressions),
-    )

@@ -223,7 +223,9 @@ CHANGES_18 = """
 ALTER TABLE notes RENAME CONSTRAINT notes_day_not_null TO day_is_there;
 ALTER TABLE beasts RENAME CONSTRAINT animals_name_not_null TO name_is_there;
 ALTER TABLE newest VALIDATE CONSTRAINT high_is_there;
-ALTER TABLE newest ALTER COLUMN twice SET EXPRESSION AS (low * 3);
+ALTER TABLE newest DROP COLUMN twice;
+ALTER TABLE newest ADD COLUMN twice integer GENERATED ALWAYS AS (high * 2) STORED;
+ALTER TABLE newest ALTER COLUMN twice SET EXPRESSION AS (id * 3);
 """
 DDL_18 = """
 CREATE TABLE newest (

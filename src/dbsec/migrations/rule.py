@@ -12,9 +12,9 @@ from functools import cached_property
 from msgspec import Struct
 
 from dbsec.findings import Severity
-from dbsec.migrations.effects.model import Effect, LockMode, Work
+from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import Operation
+from dbsec.migrations.operations import Operation, Refresh
 from dbsec.migrations.schema.model import Schema, Table
 from dbsec.migrations.session import Session
 from dbsec.migrations.statement import Statement
@@ -50,8 +50,25 @@ class Step(Struct, frozen=True, dict=True):
 
     def table(self) -> Table | None:
         """Find the table that the operation names (``.table``), None where it is not known."""
+        return self._table
+
+    @cached_property
+    def _table(self) -> Table | None:
         name = getattr(self.operation, "table", None)
         return None if name is None else self.schema.table(name)
+
+    @cached_property
+    def blocking(self) -> tuple[tuple[Task, LockMode], ...]:
+        """The work that others wait for, with the lock that they wait for; work on empty tables is none.
+
+        A statement that PostgreSQL refuses does none: that it fails is told by rules of its own.
+        """
+        if not self.effect.work or (self.effect.fails and not self.effect.unsure):
+            return ()
+        if isinstance(self.operation, Refresh) and self.operation.concurrently:
+            return ()  # EXCLUSIVE, but nobody else writes to a materialized view
+        known = ((self.schema.table(task.table), task, mode) for task, mode in self.effect.blocking())
+        return tuple((task, mode) for table, task, mode in known if table is None or not table.empty)
 
 
 class Hit(Struct, frozen=True):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from msgspec.structs import replace
 from functools import cache
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from dbsec import discovery
 from dbsec.errors import UsageError

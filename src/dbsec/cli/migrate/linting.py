@@ -19,6 +19,7 @@ from dbsec.migrations import lint as linter
 from dbsec.migrations import source
 from dbsec.migrations.lint import Located, Options, Result
 from dbsec.migrations.rule import Hazard
+from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.stats import Stats
 from dbsec.migrations.suppress import Suppressed, suppress
@@ -27,7 +28,6 @@ from dbsec.report.findings import Format, NotRead, Results, Words
 if TYPE_CHECKING:
     from dbsec.migrations.names import Name
     from dbsec.migrations.rule import Rule
-    from dbsec.migrations.schema.model import Schema
 
 COMMAND = "migrate lint"
 
@@ -107,7 +107,10 @@ def _options(asked: Asked, schema: Schema | None) -> Options:
 
 def _judge(asked: Asked, options: Options, schema: Schema | None, stdin: str | None) -> Judged:
     scripts, unread = source.read(asked.paths, stdin=stdin, changed_since=asked.changed_since, wrap=asked.wrap)
-    result = linter.lint(scripts, schema=copy.deepcopy(schema), options=options)
+    state = copy.deepcopy(schema) if schema is not None else Schema()
+    result = linter.lint(scripts, schema=state, options=options)
+    if schema is None and asked.changed_since is None and len(scripts) > 1:
+        _tell_what_counts_as_new(state)
     active = {n: rule for n, rule in (options.rules or {}).items() if rule.since <= options.major <= (rule.until or 99)}
     done = suppress(
         result,
@@ -118,6 +121,15 @@ def _judge(asked: Asked, options: Options, schema: Schema | None, stdin: str | N
         today=SYSTEM.now().date(),
     )
     return Judged(scripts, done, [*unread, *result.unread], options, schema)
+
+
+def _tell_what_counts_as_new(state: Schema) -> None:
+    if made := sum(table.new for table in state.tables.values()):
+        print(
+            f"dbsec: tables that these files create ({made:,}) count as new and empty; are some deployed?\n"
+            "  try: --schema with pg_dump -s of production, or --changed-since with the branch that is deployed",
+            file=sys.stderr,
+        )
 
 
 def _entries(given: Path | None) -> list[waivers.Waiver]:

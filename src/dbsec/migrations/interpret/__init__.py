@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+
 from msgspec.structs import replace
 
 from dbsec.migrations.interpret import alter_table, create, drop_rename, objects, rows, session

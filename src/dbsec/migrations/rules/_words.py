@@ -6,7 +6,6 @@ from functools import cache
 
 from dbsec.migrations.effects.model import LockMode, Task, Work
 from dbsec.migrations.names import Name, quoted
-from dbsec.migrations.operations import Refresh
 from dbsec.migrations.rule import Hazard, Step
 from dbsec.migrations.schema.model import Schema
 
@@ -56,16 +55,9 @@ def target(step: Step, name: Name, *inner: str) -> str:
 
 
 def blocked(step: Step, *of: Work) -> list[Blocked]:
-    """List the work (of some kinds) that others wait for, the heaviest first; work on empty tables is none.
-
-    A statement that PostgreSQL refuses does none: that it fails is told by rules of its own.
-    """
-    if step.effect.fails and not step.effect.unsure:
-        return []
-    if isinstance(step.operation, Refresh) and step.operation.concurrently:
-        return []  # EXCLUSIVE, but nobody else writes to a materialized view
-    found = [one for one in step.effect.blocking(*of) if not is_empty(step.schema, one[0].table)]
-    return sorted(found, key=lambda one: _HEAVIEST.index(one[0].work))
+    """List the work (of some kinds) that others wait for, the heaviest first."""
+    found = [one for one in step.blocking if not of or one[0].work in of]
+    return sorted(found, key=lambda one: _HEAVIEST.index(one[0].work)) if len(found) > 1 else found
 
 
 def is_empty(schema: Schema, name: Name) -> bool:

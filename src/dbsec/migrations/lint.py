@@ -84,7 +84,9 @@ def lint(scripts: Sequence[Script], *, schema: Schema | None = None, options: Op
     ``schema`` is changed: afterwards it is what the release leaves. Deployed scripts shape it without a finding.
     """
     options = options or Options()
-    engine = _Engine(schema if schema is not None else Schema(), options)
+    state = schema if schema is not None else Schema()
+    state.major = state.major or options.major
+    engine = _Engine(state, options)
     with collector.paused():
         for script in scripts:
             engine.run(script)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from functools import cached_property
 
 from msgspec import Struct
 
@@ -31,8 +30,11 @@ class Hazard(StrEnum):
     UNSAFE = "unsafe environment"
 
 
-class Step(Struct, frozen=True, dict=True):
-    """All that a rule may look at. ``schema`` is the state before the operation."""
+class Step(Struct):
+    """All that a rule may look at. ``schema`` is the state before the operation.
+
+    ``blocking``: the work that others wait for, with the lock that they wait for; work on empty tables is none.
+    """
 
     statement: Statement
     operation: Operation
@@ -42,6 +44,13 @@ class Step(Struct, frozen=True, dict=True):
     following: Sequence[tuple[Statement, Operation]] = ()  # the rest of the script, in order
     preceding: Sequence[tuple[Statement, Operation]] = ()  # the script up to here, in order
     refused: Sequence[str] = ()  # codes of the errors that rules before this one have given the operation
+    blocking: tuple[tuple[Task, LockMode], ...] = ()
+    _table: Table | None = None
+
+    def __post_init__(self) -> None:
+        name = getattr(self.operation, "table", None)
+        self._table = None if name is None else self.schema.table(name)
+        self.blocking = self._blocking() if self.effect.work else ()
 
     @property
     def major(self) -> int:
@@ -52,18 +61,9 @@ class Step(Struct, frozen=True, dict=True):
         """Find the table that the operation names (``.table``), None where it is not known."""
         return self._table
 
-    @cached_property
-    def _table(self) -> Table | None:
-        name = getattr(self.operation, "table", None)
-        return None if name is None else self.schema.table(name)
-
-    @cached_property
-    def blocking(self) -> tuple[tuple[Task, LockMode], ...]:
-        """The work that others wait for, with the lock that they wait for; work on empty tables is none.
-
-        A statement that PostgreSQL refuses does none: that it fails is told by rules of its own.
-        """
-        if not self.effect.work or (self.effect.fails and not self.effect.unsure):
+    def _blocking(self) -> tuple[tuple[Task, LockMode], ...]:
+        """A statement that PostgreSQL refuses does no work: that it fails is told by rules of its own."""
+        if self.effect.fails and not self.effect.unsure:
             return ()
         if isinstance(self.operation, Refresh) and self.operation.concurrently:
             return ()  # EXCLUSIVE, but nobody else writes to a materialized view

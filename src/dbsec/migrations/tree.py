@@ -9,6 +9,7 @@ from dbsec.migrations.names import Name
 from dbsec.migrations.statement import Node
 
 _STAR = "*"
+_WITHOUT_RELATIONS = {"withClause", "A_Const", "ColumnRef", "String", "typeName", "name", "funcname", "alias"}
 _PLACES = ("location", "list_start", "list_end")
 
 
@@ -129,33 +130,35 @@ def relations_in(node: Any) -> tuple[Name, ...]:
 
     Targets of INSERT, UPDATE and DELETE inside are not among them.
     """
-    return tuple(dict.fromkeys(_relations(node, frozenset())))
+    found: dict[Name, None] = {}
+    _relations(node, frozenset(), found)
+    return tuple(found)
 
 
-def _relations(node: Any, hidden: frozenset[str]) -> Iterator[Name]:
+def _relations(node: Any, hidden: frozenset[str], found: dict[Name, None]) -> None:
     if isinstance(node, list):
         for item in node:
-            yield from _relations(item, hidden)
+            _relations(item, hidden, found)
     elif isinstance(node, dict):
         if "withClause" in node:
-            seen = yield from _with_relations(node["withClause"], hidden)
-            hidden = hidden | seen
+            hidden = _with_relations(node["withClause"], hidden, found)
         for key, value in node.items():
             if key == "RangeVar":
                 if value.get("schemaname") or value.get("relname") not in hidden:
-                    yield name_of(value)
-            elif key != "withClause" and isinstance(value, (dict, list)):
-                yield from _relations(value, hidden)
+                    found[name_of(value)] = None
+            elif key not in _WITHOUT_RELATIONS and isinstance(value, (dict, list)):
+                _relations(value, hidden, found)
 
 
-def _with_relations(clause: Node, hidden: frozenset[str]) -> Any:
+def _with_relations(clause: Node, hidden: frozenset[str], found: dict[Name, None]) -> frozenset[str]:
+    """Collect from a WITH clause and return the names that are hidden after it."""
     ctes = [cte["CommonTableExpr"] for cte in clause.get("ctes", ())]
     names = frozenset(cte.get("ctename", "") for cte in ctes)
     before: frozenset[str] = names if clause.get("recursive") else frozenset()
     for cte in ctes:
-        yield from _relations(cte.get("ctequery"), hidden | before)
+        _relations(cte.get("ctequery"), hidden | before, found)
         before = before | {cte.get("ctename", "")}
-    return names
+    return hidden | names
 
 
 def option(options: Iterable[Node] | None, name: str) -> Node | None:

@@ -43,15 +43,15 @@ def _(proof: Locks, example: Example, bench: Bench) -> list[str]:
     wrong = _clean(bad, "bad") + _clean(good, "good")
     if proof.work is None:
         if (longest := _statements_under(bad, table, proof.mode)) == 0:
-            wrong.append(f"bad does not take {proof.mode.sql} on {table}: {_seen(bad)}")
+            wrong.append(f"bad does not take {proof.mode.sql} on {table}: {seen(bad)}")
         elif _statements_under(good, table, proof.mode) >= longest:
-            wrong.append(f"good holds {proof.mode.sql} on {table} as long as bad: {_seen(good)}")
+            wrong.append(f"good holds {proof.mode.sql} on {table} as long as bad: {seen(good)}")
         return wrong
     if not any(one.holds(table) is proof.mode and _does(one, proof.work) for one in bad.done):
-        wrong.append(f"bad does no {proof.work} under {proof.mode.sql} on {table}: {_seen(bad)}")
+        wrong.append(f"bad does no {proof.work} under {proof.mode.sql} on {table}: {seen(bad)}")
     for one in good.done:
-        if blocked := _blocked(one, proof.work, good.old):
-            wrong.append(f"good does the same on {', '.join(map(str, blocked))}: {_seen(good)}")
+        if blocked := blocked_by(one, good.old, proof.work):
+            wrong.append(f"good does the same on {', '.join(map(str, blocked))}: {seen(good)}")
     return wrong
 
 
@@ -63,12 +63,12 @@ def _does(one: Done, work: Work) -> bool:
     return any(task.work is work for task in one.effect.work)
 
 
-def _blocked(one: Done, work: Work, old: frozenset[Name]) -> list[Name]:
-    """Name old tables on which work is done while a lock blocks writers of an old table."""
+def blocked_by(one: Done, old: frozenset[Name], *of: Work) -> list[Name]:
+    """Name the old tables on which work (of some kinds) is done while a lock blocks writers of an old table."""
     locks = {**one.held, **dict(one.effect.locks)}
     if not any(mode.blocks_writes for name, mode in locks.items() if name in old):
         return []
-    return [task.table for task in one.effect.work if task.work is work and task.table in old]
+    return [task.table for task in one.effect.work if task.work in of and task.table in old]
 
 
 @_prove.register
@@ -160,7 +160,7 @@ class _Behind:
 
 
 def _behind(proof: Queues, setup: str, script: str, bench: Bench, *, patience_s: float) -> _Behind:
-    seen = _Behind()
+    behind = _Behind()
     clients = (f"SELECT FROM {proof.table} LIMIT 1", f"LOCK TABLE {proof.table} IN ROW EXCLUSIVE MODE")
     with bench.set_up(setup) as (conninfo, reader), connect(conninfo) as blocker, connect(conninfo) as actor:
         reader.execute("SET lock_timeout = '100ms'")
@@ -168,15 +168,15 @@ def _behind(proof: Queues, setup: str, script: str, bench: Bench, *, patience_s:
         blocker.execute(proof.blocker.encode())
         free = [client for client in clients if not ask(reader, client).sqlstate]  # the blocker alone stops some
         pid = actor.info.backend_pid
-        thread = threading.Thread(target=_script, args=(actor, script, seen.errors), daemon=True)
+        thread = threading.Thread(target=_script, args=(actor, script, behind.errors), daemon=True)
         thread.start()
-        seen.waited = _until(lambda: not thread.is_alive() or waits(reader, pid)) and thread.is_alive()
-        seen.others_wait = seen.waited and any(ask(reader, client).sqlstate == "55P03" for client in free)
-        thread.join(patience_s if seen.waited else _WITHIN_S)
-        seen.ended = not thread.is_alive()
+        behind.waited = _until(lambda: not thread.is_alive() or waits(reader, pid)) and thread.is_alive()
+        behind.others_wait = behind.waited and any(ask(reader, client).sqlstate == "55P03" for client in free)
+        thread.join(patience_s if behind.waited else _WITHIN_S)
+        behind.ended = not thread.is_alive()
         blocker.execute("ROLLBACK")
         thread.join(_WITHIN_S)
-    return seen
+    return behind
 
 
 def _script(actor: psycopg.Connection[Any], script: str, errors: list[str]) -> None:
@@ -202,7 +202,8 @@ def named(text: str) -> Name:
     return Name(schema or "public", name)
 
 
-def _seen(ran: Ran) -> str:
+def seen(ran: Ran) -> str:
+    """Say what each statement of a script locked and did."""
     shown = []
     for one in ran.done:
         locks = ", ".join(f"{name} {mode.sql}" for name, mode in one.effect.locks)

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator
 
 from dbsec.findings import Severity
+from dbsec.migrations.effects.model import Work
 from dbsec.migrations.lint import Options, all_rules, lint
 from dbsec.migrations.parse import parse
-from dbsec.migrations.rule import Example, Rule
+from dbsec.migrations.rule import Example, Hazard, Rule
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.script import Script
 from dbsec.testing.bench import Bench
-from dbsec.testing.proofs import prove
+from dbsec.testing.proofs import blocked_by, prove, seen
 from dbsec.testing.scratch import Scratch, Server
 
 __all__ = ["Bench", "Scratch", "Server", "applies_to", "examples", "fixes", "proofs", "verdicts", "words"]
@@ -25,6 +26,8 @@ _CODE = re.compile(r"MIG[1-5]\d\d\Z")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 _PAGE = re.compile(r"[a-z0-9-]+\Z")
 _SHORT = 100
+_BLOCKING = (Hazard.BLOCKS_ALL, Hazard.BLOCKS_WRITES)
+_LONG = (Work.REWRITE, Work.SCAN, Work.FK_SCAN, Work.BUILD)
 
 
 def applies_to(rule: Rule, major: int) -> bool:
@@ -90,13 +93,18 @@ def proofs(rule: Rule, bench: Bench) -> list[str]:
 
 
 def fixes(rule: Rule, bench: Bench) -> list[str]:
-    """Run what the linter offers instead of each ``bad``, statement by statement in autocommit: none of it may fail."""
+    """Run what the linter offers instead of each ``bad``, statement by statement in autocommit.
+
+    None of it may fail, and where the rule is about blocking, none of it may block in its turn.
+    """
     wrong = []
     for at, example in enumerate(examples(rule)):
         for text in _offered(rule, example, bench.scratch.server.major):
-            wrong += [f"example {at}: the fix cannot be read: {u}" for u in parse(Script("fix", text))[1]]
-            errors = bench.run(example.setup, text).errors
-            wrong += [f"example {at}: the fix fails: {sqlstate} {message}\n{text}" for sqlstate, message in errors]
+            wrong += [f"example {at}: the fix cannot be read: {unread}" for unread in parse(Script("fix", text))[1]]
+            ran = bench.run(example.setup, text)
+            wrong += [f"example {at}: the fix fails: {sqlstate} {message}\n{text}" for sqlstate, message in ran.errors]
+            if rule.hazard in _BLOCKING and any(blocked_by(one, ran.old, *_LONG) for one in ran.done):
+                wrong.append(f"example {at}: the fix blocks in its turn: {seen(ran)}\n{text}")
     return wrong
 
 

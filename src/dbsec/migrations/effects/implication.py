@@ -120,7 +120,7 @@ def bound_term(bound: Bound, keys: Iterable[str], types: Types) -> Term:
 
 def _list(bound: Bound, column: str, types: Types) -> Term:
     values = [constant(node, types[column]) for node in bound.values if not tree.is_null(node)]
-    if any(value is None for value in values):
+    if any(value is None for value in values) or (types[column].name == "bool" and len(values) > 1):
         return OPAQUE
     inside = Some(tuple(Compared(column, "=", value) for value in values if value is not None), listed=True)
     if any(tree.is_null(node) for node in bound.values):

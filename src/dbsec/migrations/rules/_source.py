@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 _OPEN, _CLOSE, _SEMICOLON = "ASCII_40", "ASCII_41", "ASCII_59"
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
+_BLANKS = " \t\n\r\f\v;"
 _STARTS = {
     "CONSTRAINT",
     "NOT",
@@ -38,26 +40,30 @@ class Word(NamedTuple):
     depth: int
 
 
-def words(text: str) -> list[Word]:
-    """Cut text into tokens, comments left out; an empty list where it is no SQL."""
+@lru_cache(maxsize=256)
+def words(text: str) -> tuple[Word, ...]:
+    """Cut text into tokens, comments left out; none where it is no SQL."""
     from pglast import parser
 
     try:
         tokens = parser.scan(text)
     except parser.ParseError:
-        return []
-    found, depth = [], 0
-    for token in tokens:
-        if token.name in _COMMENTS:
+        return ()
+    found: list[Word] = []
+    depth = 0
+    for name, start, end in ((token.name, token.start, token.end + 1) for token in tokens):
+        if name in _COMMENTS:
             continue
-        depth -= token.name == _CLOSE
-        found.append(Word(token.name, token.start, token.end + 1, depth))
-        depth += token.name == _OPEN
-    return found
+        depth -= name == _CLOSE
+        found.append(Word(name, start, end, depth))
+        depth += name == _OPEN
+    return tuple(found)
 
 
 def bare(text: str) -> str:
     """Strip blanks, a closing semicolon and a comment behind it."""
+    if "--" not in text and "/*" not in text:
+        return text.strip(_BLANKS)
     found = [word for word in words(text) if word.name != _SEMICOLON]
     return text[found[0].start : found[-1].end] if found else text.strip().rstrip(";")
 
@@ -125,10 +131,10 @@ def column(clause: str) -> list[Part]:
 
     Empty where it is another text.
     """
-    found = words(clause)
-    if not found or found[0].name != "ADD_P":
+    tokens = words(clause)
+    if not tokens or tokens[0].name != "ADD_P":
         return []
-    found = _behind_add(found)
+    found = _behind_add(tokens)
     starts = list(_part_starts(found))
     parts: list[Part] = []
     for at, start in enumerate(starts):
@@ -167,7 +173,7 @@ def _is_tail(piece: Sequence[Word]) -> bool:
     return piece[0].name in ("NOT", "NOT_LA") and len(piece) > 1 and piece[1].name in (*_TAILS, "VALID")
 
 
-def _behind_add(found: list[Word]) -> list[Word]:
+def _behind_add(found: Sequence[Word]) -> Sequence[Word]:
     for optional in (("ADD_P",), ("COLUMN",), ("IF_P", "NOT", "EXISTS")):
         if tuple(word.name for word in found[: len(optional)]) == optional:
             found = found[len(optional) :]
@@ -187,11 +193,11 @@ def _part_starts(found: Sequence[Word]) -> Iterator[int]:
         at += 1
 
 
-def _without_not_valid(found: list[Word]) -> list[Word]:
+def _without_not_valid(found: Sequence[Word]) -> Sequence[Word]:
     names = [word.name for word in found]
     for at in range(len(names) - 1):
         if names[at] in ("NOT", "NOT_LA") and names[at + 1] == "VALID":
-            return found[:at] + found[at + 2 :]
+            return [*found[:at], *found[at + 2 :]]
     return found
 
 

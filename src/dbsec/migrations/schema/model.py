@@ -106,16 +106,19 @@ class Domain:
 
 
 class Named(dict[Name, _T]):
-    """Objects by name, and the schemas that have ever held one: a bare name is looked up in few places, not in all."""
+    """Objects by name, with the schemas and the bare names that it has ever held: a bare name is looked up in few
+    places, not in all."""
 
-    __slots__ = ("schemas",)
+    __slots__ = ("bare", "schemas")
 
     def __init__(self, items: Iterable[tuple[Name, _T]] = ()) -> None:
         super().__init__(items)
         self.schemas = {name.schema for name in self}
+        self.bare = {name.name for name in self}
 
     def __setitem__(self, name: Name, value: _T) -> None:
         self.schemas.add(name.schema)
+        self.bare.add(name.name)
         super().__setitem__(name, value)
 
     def __reduce__(self) -> tuple[type[Named[_T]], tuple[list[tuple[Name, _T]]]]:
@@ -199,7 +202,8 @@ class Schema:
     def _found(self, of: Named[_T], name: Name) -> _T | None:
         if name.schema is not None:
             return of.get(name)
-        bare = name.name
+        if (bare := name.name) not in of.bare:
+            return None
         for schema in ("pg_temp", *self.search_path):
             if (found := of.get(Name(schema, bare))) is not None:
                 return found

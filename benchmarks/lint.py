@@ -6,6 +6,7 @@ version of the server, dbsec too. The files hold about 300 bytes and 5 statement
 
 from __future__ import annotations
 
+import compileall
 import random
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from statistics import median
 
 from _bench import arguments, last_line, peer, show
 
+SOURCES = Path(__file__).parents[1] / "src"
 STATEMENTS = (
     "ALTER TABLE {t} ADD COLUMN {c} text;",
     "ALTER TABLE {t} ADD COLUMN {c} timestamptz NOT NULL DEFAULT now();",
@@ -61,6 +63,7 @@ def timed(argv: list[str | Path]) -> float:
 def main() -> None:
     """Run both in turn, so that a noisy neighbour disturbs them alike."""
     asked = arguments(__doc__ or "")
+    compileall.compile_dir(SOURCES, quiet=1)  # an installed dbsec is compiled; PYTHONDONTWRITEBYTECODE leaves a tree raw
     ours: list[str | Path] = [Path(sys.executable).parent / "dbsec", "migrate", "lint", "--format", "json"]
     theirs: list[str | Path] = [peer("squawk-cli") / "squawk", "--reporter", "json", "--pg-version", "17.0"]
     one: dict[str, list[float]] = {"dbsec": [], "squawk": []}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,8 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600, owner: tup
     The temporary file is made with ``mode`` before the first byte, so a key is never readable for a moment.
     ``owner`` is (uid, gid). Errors: ``OSError``; the old file is then untouched.
     """
+    import secrets  # brings hmac and random: most commands write nothing
+
     raw = data.encode() if isinstance(data, str) else data
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)

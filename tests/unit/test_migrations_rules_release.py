@@ -48,6 +48,8 @@ CREATE TABLE app."Order Lines" ("Id" bigint NOT NULL, "Amount Due" integer NOT N
 CREATE TABLE public.notes (id bigint NOT NULL, body text);
 CREATE TABLE app.events (id bigint, at date) PARTITION BY RANGE (at);
 CREATE TABLE app.events_2025 PARTITION OF app.events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw;
+CREATE FOREIGN TABLE app.far (a integer) SERVER remote;
 CREATE VIEW app.contacts AS SELECT id, email FROM app.users;
 CREATE MATERIALIZED VIEW app.sums AS SELECT user_id, sum(total) AS total FROM app.orders GROUP BY user_id;
 CREATE UNIQUE INDEX sums_user ON app.sums USING btree (user_id);
@@ -126,6 +128,7 @@ COLUMNS = [
     ),
     Case("ALTER TABLE app.users RENAME phone TO mobile; ALTER TABLE app.users DROP COLUMN mobile", "302E 301E"),
     Case("CREATE TABLE app.fresh (a int); ALTER TABLE app.fresh RENAME a TO b"),
+    Case("CREATE VIEW app.v AS SELECT id FROM app.users; ALTER VIEW app.v RENAME COLUMN id TO x"),
     Case("ALTER TABLE IF EXISTS app.absent RENAME a TO b"),
     Case("ALTER TABLE app.users RENAME CONSTRAINT users_email_key TO users_mail_key"),
     Case("ALTER INDEX app.users_email_key RENAME TO users_mail_key"),
@@ -134,6 +137,9 @@ COLUMNS = [
     Case("ALTER TABLE app.users ADD COLUMN x text NOT NULL DEFAULT NULL", "305E"),
     Case("ALTER TABLE app.users ADD COLUMN x text NOT NULL DEFAULT NULL::text", "305E"),
     Case("ALTER TABLE app.users ADD COLUMN x text NOT NULL DEFAULT ''"),
+    Case("ALTER FOREIGN TABLE app.far ADD COLUMN x text NOT NULL"),
+    Case("ALTER FOREIGN TABLE app.far ALTER a SET NOT NULL"),
+    Case("ALTER FOREIGN TABLE app.far ADD COLUMN x text; ALTER FOREIGN TABLE app.far ALTER x SET NOT NULL"),
     Case("ALTER TABLE app.users ADD COLUMN x bigserial NOT NULL"),
     Case("ALTER TABLE app.users ADD COLUMN x bigint NOT NULL GENERATED ALWAYS AS IDENTITY"),
     Case("ALTER TABLE app.users ADD COLUMN x text NOT NULL GENERATED ALWAYS AS (email) STORED"),
@@ -208,6 +214,8 @@ COLUMNS = [
     Case("ALTER TABLE app.users ALTER phone TYPE varchar(5) USING phone::varchar(5)", "405E"),
     Case("ALTER TABLE app.users ALTER phone TYPE varchar(5) USING left(phone, 5)", "405E"),
     Case("ALTER TABLE app.users ALTER phone TYPE text USING NULL", "405E"),
+    Case("ALTER TABLE app.users ALTER email TYPE varchar(3) USING left(email, 3)", "519E"),  # a view reads it
+    Case("ALTER TABLE app.users ADD x int; ALTER TABLE app.users ALTER x TYPE text"),
     Case("ALTER TABLE app.users ALTER score TYPE numeric(14,2)"),
     Case("ALTER TABLE app.users ALTER score TYPE numeric(12,4)"),
     Case("ALTER TABLE app.users ALTER score TYPE numeric"),
@@ -302,6 +310,8 @@ OBJECTS = [
     Case("DROP EXTENSION citext", "311E"),
     Case("DROP EXTENSION citext CASCADE", "404E"),
     Case("DROP PROCEDURE app.p() CASCADE", "404E"),
+    Case("DROP SERVER remote CASCADE", "404E"),
+    Case("DROP TRIGGER users_note ON app.users CASCADE", "515W"),
     Case("DROP INDEX app.sums_user CASCADE"),
     Case("CREATE TABLE app.fresh (id int UNIQUE); ALTER TABLE app.fresh DROP CONSTRAINT fresh_id_key CASCADE"),
     Case("ALTER TABLE t DROP CONSTRAINT t_pkey CASCADE", "404E", known=False),
@@ -457,6 +467,7 @@ ENVIRONMENT = [
         "BEGIN; ALTER TABLE app.users ADD x int; INSERT INTO public.notes (id) SELECT id FROM app.users; COMMIT", "505E"
     ),
     Case("BEGIN; ALTER TABLE app.users ADD x int; INSERT INTO public.notes (id) VALUES (1); COMMIT"),
+    Case("BEGIN; ALTER TABLE app.users ADD x int; COPY public.notes FROM '/tmp/notes.csv'; COMMIT", "505E"),
     Case("ALTER TABLE app.users ADD x int; UPDATE app.users SET x = 1", "505E", wrap=Wrap.FILE, tool="alembic"),
     Case("DO $$ BEGIN ALTER TABLE app.users ADD x int; UPDATE app.users SET x = 1; END $$", "505E"),
     Case("ALTER TABLE app.users ADD x int; UPDATE app.users SET x = 1", "506E"),
@@ -483,7 +494,7 @@ ENVIRONMENT = [
     Case("SET lock_timeout = '2s'; BEGIN; CREATE INDEX CONCURRENTLY i ON app.users (phone); COMMIT", "503E"),
     Case("SET lock_timeout = '0ms'; CREATE INDEX CONCURRENTLY i ON app.users (phone)"),
     Case("SET lock_timeout = '2s'; RESET lock_timeout; CREATE INDEX CONCURRENTLY i ON app.users (phone)"),
-    Case("SET lock_timeout = 100; DROP INDEX CONCURRENTLY app.users_email_key", "322W 508W"),
+    Case("SET lock_timeout = 100; DROP INDEX CONCURRENTLY app.users_email_key", "322W 508W 519E"),
     Case("CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON app.users (phone)", "509W"),
     Case("DROP INDEX CONCURRENTLY IF EXISTS app.i; CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON app.users (phone)"),
     Case("CREATE TABLE app.fresh (a int); CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON app.fresh (a)"),
@@ -530,6 +541,7 @@ ENVIRONMENT = [
     Case(f"CREATE TABLE app.fresh (a text DEFAULT '{'a' * 90}')"),
     Case("ALTER SYSTEM SET work_mem = '1GB'", "517W"),
     Case("CREATE OR REPLACE VIEW app.contacts AS SELECT id FROM app.users", "519E"),
+    Case("DROP INDEX app.users_email_key", "322W 519E"),
     Case("ALTER TABLE app.users ALTER email TYPE varchar(90)", "519E"),  # a view reads it
     Case("CREATE TABLE app.users (a int)", "519E"),
     Case("CREATE TABLE IF NOT EXISTS app.users (a int)"),
@@ -578,6 +590,8 @@ ONCE = {name: rule for name, rule in OWN.items() if rule.code in ("MIG501", "MIG
         Case("SET search_path = app; ALTER TABLE users RENAME CONSTRAINT a TO b", "501W"),
         Case("CREATE TABLE fresh (a int); CREATE TABLE other (a int)", "502W"),
         Case("CREATE TEMP TABLE fresh (a int)"),
+        Case("CREATE VIEW fresh AS SELECT 1", "502W"),
+        Case("CREATE OR REPLACE VIEW fresh AS SELECT 1", "502W"),
         Case("CREATE TABLE fresh (a int)", "502W", known=False),
         Case("CREATE TABLE fresh (a int)", known=False, tool="alembic", wrap=Wrap.FILE),
         Case("CREATE TABLE app.fresh (a int)", known=False),
@@ -636,7 +650,7 @@ def message_of(case: Case, code: str) -> str:
         (Case("ALTER TABLE t DROP COLUMN email CASCADE", known=False), "MIG301", ("every view",)),
         (Case("TRUNCATE app.users CASCADE"), "MIG402", ("app.orders",)),
         (Case("TRUNCATE t CASCADE", known=False), "MIG402", ("every table that refers to it",)),
-        (Case("DROP SCHEMA app CASCADE"), "MIG403", ("6 tables and 1 views",)),
+        (Case("DROP SCHEMA app CASCADE"), "MIG403", ("7 tables and 1 views",)),
         (
             Case("CREATE VIEW app.more AS SELECT id FROM app.contacts; DROP VIEW app.contacts CASCADE"),
             "MIG310",
@@ -697,6 +711,12 @@ def test_a_message_names_what_is_hit(case, code, words):
             "-- UPDATE t SET phone = '' WHERE id >= 1 AND id < 10001;",
         ),
         (Case("UPDATE app.users u SET phone = ''"), "MIG506", "-- add to its WHERE a range of the key"),
+        (Case("DELETE FROM app.users USING app.orders WHERE phone = ''"), "MIG507", "-- add to its WHERE a range"),
+        (
+            Case("DROP VIEW app.contacts; CREATE VIEW app.contacts AS SELECT 1"),
+            "MIG310",
+            "BEGIN;\nDROP VIEW app.contacts;",
+        ),
         (Case("INSERT INTO public.notes (id) SELECT id FROM app.users"), "MIG507", ""),
         (
             Case("DELETE FROM t WHERE a < 1 -- old", known=False),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from msgspec.json import Decoder
+
 from dbsec.migrations.statement import Node
 
 _TOO_DEEP = "nested too deeply to be read"
 _LARGE = 1 << 18
 _MOST_COMMENTS = 1000  # one in the other: the time that PostgreSQL's scanner takes for them grows with the square
 _LONGEST = 200  # of a message: it may quote a literal of megabytes
+_DECODER = Decoder()
 _SOME_CONSTANT: Node = {"A_Const": {"sval": {}}}
 
 
@@ -34,15 +37,19 @@ def statements_of(text: str, *, single: bool = False) -> list[dict[str, Any]] | 
 
     if text.count("/*/*") > _MOST_COMMENTS:
         return Refusal(_TOO_DEEP)
-    hook = _without_constants if single and len(text) > _LARGE else None
     try:
-        found: list[dict[str, Any]] = json.loads(parse_sql_json(text), strict=False, object_hook=hook)["stmts"]
+        told = parse_sql_json(text)
+        if single and len(text) > _LARGE:
+            tree = json.loads(told, object_hook=_without_constants)
+        else:
+            tree = _DECODER.decode(told)
     except ParseError as exc:
         return Refusal(str(exc.args[0]), exc.args[1])
     except RecursionError:
         return Refusal(_TOO_DEEP)
     except ValueError as exc:  # text that is no Unicode
         return Refusal(str(exc))
+    found: list[dict[str, Any]] = tree["stmts"]
     return found
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dbsec import discovery
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import collector
 from dbsec.migrations import rules as rules_package
 from dbsec.migrations.effects import foretell
+from dbsec.migrations.effects.model import NOTHING
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.mismatch import missing
 from dbsec.migrations.operations import (
@@ -27,10 +31,13 @@ from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread
 from dbsec.migrations.session import Session
 from dbsec.migrations.statement import Statement
-from dbsec.migrations.stats import Stats
+
+if TYPE_CHECKING:
+    from dbsec.migrations.stats import Stats
 
 DEFAULT_MAJOR = 18
 MAJORS = range(14, 19)
+_NEAR = 8  # so many findings back: more does not say of a statement what one clause has said
 MANUAL = "https://www.postgresql.org/docs/{major}/{page}.html"
 
 Act = tuple[Statement, Operation]
@@ -45,8 +52,7 @@ class Options:
     rules: Mapping[str, Rule] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(Struct, frozen=True):
     """A finding with what it was made of."""
 
     finding: Finding
@@ -56,8 +62,7 @@ class Located:
     operation: Operation
 
 
-@dataclass(slots=True)
-class Result:
+class Result(Struct):
     """``files`` and ``statements`` count what was judged; ``unread`` what could not be."""
 
     located: list[Located] = field(default_factory=list)
@@ -105,6 +110,7 @@ class _Engine:
         }.values()  # one that is not asked for still tells the others of its error
         self._rules = [rule for rule in every if rule.since <= options.major <= (rule.until or options.major)]
         self._rules_of: dict[type[Operation], tuple[Rule, ...]] = {}
+        self._pages: dict[str, tuple[str, ...]] = {}
         self._session = Session(options.major)
         self._told = set[str]()
 
@@ -154,9 +160,10 @@ class _Engine:
 
     def _judge(self, acts: list[Act], at: int) -> None:
         statement, operation = acts[at]
-        self._effect = foretell(operation, self.schema, self._session, in_transaction=statement.in_transaction)
         if statement.script.deployed:
+            self._effect = NOTHING
             return
+        self._effect = foretell(operation, self.schema, self._session, in_transaction=statement.in_transaction)
         if self.schema.known and (reason := missing(operation, self.schema)):
             self.result.unread.append(Unread(statement.script.path, statement.line, reason, hint="pg_dump -s, again"))
         if not (interested := self._interested(type(operation))):
@@ -195,10 +202,7 @@ class _Engine:
 
     def _report(self, rule: Rule, hit: Hit, step: Step) -> None:
         statement = step.statement
-        if rule.name not in self._chosen or any(
-            seen.statement is statement and seen.rule is rule and seen.hit.target == hit.target
-            for seen in self.result.located[-8:]
-        ):
+        if rule.name not in self._chosen or self._is_told(rule, hit, statement):
             return
         severity, message = hit.severity or rule.severity, hit.message
         hazard = hit.hazard or rule.hazard
@@ -211,7 +215,7 @@ class _Engine:
             hit.target,
             message,
             hit.fix,
-            tuple(MANUAL.format(major=step.major, page=page) for page in rule.source),
+            self._pages_of(rule),
             {
                 "file": statement.script.path,
                 "line": statement.line,
@@ -220,6 +224,22 @@ class _Engine:
             },
         )
         self.result.located.append(Located(finding, rule, hit, statement, step.operation))
+
+    def _is_told(self, rule: Rule, hit: Hit, statement: Statement) -> bool:
+        """Tell whether another clause of the statement has just given the same finding."""
+        for seen in self.result.located[: -_NEAR - 1 : -1]:
+            if seen.statement is not statement:
+                return False
+            if seen.rule is rule and seen.hit.target == hit.target:
+                return True
+        return False
+
+    def _pages_of(self, rule: Rule) -> tuple[str, ...]:
+        found = self._pages.get(rule.code)
+        if found is None:
+            found = tuple(MANUAL.format(major=self.options.major, page=page) for page in rule.source)
+            self._pages[rule.code] = found
+        return found
 
 
 class _Acts(Sequence[Act]):

@@ -47,14 +47,15 @@ class Observed:
 class Observer:
     """Two sessions of one database: ``actor`` runs the statements in autocommit, ``watcher`` reads its locks.
 
-    ``connect`` opens further sessions, which make a statement wait that runs in no transaction. Statements of an open
-    transaction stand between savepoints, so that one which fails does not stop those after it.
+    ``connect`` opens further sessions, which make a statement wait that runs in no transaction. Where a statement of an
+    open transaction fails, the transaction is begun again and what worked is repeated, so that the rest can run.
     """
 
     actor: psycopg.Connection[Any]
     watcher: psycopg.Connection[Any]
     connect: Callable[[], psycopg.Connection[Any]]
     _notices: list[Notice] = field(default_factory=list)
+    _so_far: list[str] = field(default_factory=list)  # the statements of the open transaction that worked
 
     def __post_init__(self) -> None:
         self.actor.prepare_threshold = None  # a script may say DISCARD ALL, which drops what the driver has prepared
@@ -75,10 +76,20 @@ class Observer:
         Locks: those of the statement itself; in autocommit they are gone when this returns.
         """
         self._notices.clear()
+        seen = self._run(text, kind)
+        if not self.in_transaction:
+            self._so_far.clear()
+        elif self.actor.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:
+            self._again()
+        elif seen.error is None:
+            self._so_far.append(text)
+        return seen
+
+    def _run(self, text: str, kind: str) -> Observed:
         if kind in _PLAIN:
             return self._plain(text)
         if self.in_transaction:
-            return self._between_savepoints(text, kind)
+            return self._measured(text, kind)
         if kind in _RUNS_ALONE:
             return self._alone(text, kind)
         seen = self._wrapped(text, kind)
@@ -86,6 +97,13 @@ class Observer:
             self._notices.clear()
             return self._alone(text, kind)
         return seen
+
+    def _again(self) -> None:
+        """Begin the aborted transaction again and repeat what had worked: savepoints would change what is allowed."""
+        self.actor.execute("ROLLBACK")
+        for text in self._so_far:
+            if self._execute(text):
+                break
 
     def tables(self) -> set[Name]:
         """Name the tables and views that are there now."""
@@ -114,16 +132,6 @@ class Observer:
             return seen
         if error := self._execute("COMMIT"):
             return self._told(None, error, seen.seconds)
-        return seen
-
-    def _between_savepoints(self, text: str, kind: str) -> Observed:
-        if self._execute("SAVEPOINT dbsec_trace"):
-            return self._plain(text)  # the transaction was aborted by the script itself
-        seen = self._measured(text, kind)
-        if not self.in_transaction:
-            return seen
-        for cleanup in ("ROLLBACK TO dbsec_trace", "RELEASE dbsec_trace") if seen.error else ("RELEASE dbsec_trace",):
-            self._execute(cleanup)
         return seen
 
     def _measured(self, text: str, kind: str) -> Observed:

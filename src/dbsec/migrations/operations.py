@@ -516,16 +516,20 @@ class Refresh(Operation, frozen=True):
 
 
 class LockTable(Operation, frozen=True):
-    """``mode`` as in pg_locks: 1 ACCESS SHARE … 8 ACCESS EXCLUSIVE."""
+    """``mode`` as in pg_locks: 1 ACCESS SHARE … 8 ACCESS EXCLUSIVE. ``only``: those of ``tables`` behind ONLY."""
 
     tables: tuple[Name, ...]
     mode: int
     nowait: bool = False
+    only: tuple[Name, ...] = ()
 
 
 class Truncate(Operation, frozen=True):
+    """``only``: those of ``tables`` behind ONLY."""
+
     tables: tuple[Name, ...]
     cascade: bool = False
+    only: tuple[Name, ...] = ()
 
 
 # --- rows

@@ -7,7 +7,7 @@ import re
 from dbsec.migrations import lexer
 from dbsec.migrations.lexer import Part, blanked
 
-_SUSPECT = re.compile(r"\\|(?<!:):[\"'A-Za-z_]|\$\{|\bp?stdin\b", re.IGNORECASE)
+_SUSPECT = re.compile(r"\\|:(?<!::)[\"'A-Za-z_]|\$\{")
 _PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
 _NO_NAME = re.compile(r"\W")
 _VARIABLE = re.compile(r"(?<!:):(?=[\"'A-Za-z_])")
@@ -24,7 +24,7 @@ def sql_of(text: str) -> str:
     Meta-commands and data of COPY become blanks (a semicolon where one sends the query); ``:name`` and ``${name}``
     become something that can be parsed.
     """
-    if not _SUSPECT.search(text):
+    if not _SUSPECT.search(text) and "stdin" not in text.lower():
         return text
     text = _PLACEHOLDER.sub(lambda found: _NO_NAME.sub("_", found[0]), text)
     done: list[str] = []

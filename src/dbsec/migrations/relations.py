@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -102,14 +101,17 @@ def scanned(
     }
 
 
-def spoken_of(text: str, relations: dict[int, Relation]) -> list[Name]:
-    """Find the tables that a statement names, those of indexes that it names, and their parents and partitions."""
+def spoken_of(text: str, relations: dict[int, Relation]) -> list[tuple[Name, bool]]:
+    """Find the tables that a statement names, those of indexes that it names, and their parents and partitions.
+
+    Where it names none, all are meant, as far as there are not too many. True beside a name: a materialized view.
+    """
     words = set(re.findall(r"[\w$]+", text.lower()))
     named = {oid for oid, seen in relations.items() if seen.name.name.lower() in words}
     named |= {seen.indexes for oid, seen in relations.items() if oid in named and seen.indexes}
     for _ in range(3):
         named |= {seen.parent for oid, seen in relations.items() if oid in named and seen.parent}
         named |= {oid for oid, seen in relations.items() if seen.parent in named and seen.kind in "rp"}
-    chosen = [seen.name for oid, seen in relations.items() if oid in named and seen.kind in "rp"]
-    everything: Iterable[Name] = (seen.name for seen in relations.values() if seen.kind in "rp")
-    return sorted(chosen or everything)[:_MOST_HOLDERS]
+    every = {oid: (seen.name, seen.kind == "m") for oid, seen in relations.items() if seen.kind in "rpm"}
+    chosen = [named_so for oid, named_so in every.items() if oid in named]
+    return sorted(chosen or every.values())[:_MOST_HOLDERS]

@@ -41,8 +41,9 @@ def read(
         unread += found.unread
         root = Path(found.root)
         place = root.absolute().as_posix()
+        above = f"{root}/" if root.name else str(root).removeprefix(".")
         for name in _in_order(found):
-            path = str(root / name)
+            path = above + name
             content = walk.content_of(path, most_bytes=MOST_BYTES)
             text = content if isinstance(content, Unread) else _decoded(path, content)
             if isinstance(text, Unread):
@@ -106,7 +107,7 @@ def _in_order(found: walk.Found) -> list[str]:
     numbered = True
     for name in dict.fromkeys(found.sql):
         owner = next((tool for tool in _tools() if tool.named and tool.named.search(name)), None)
-        numbered &= owner is not None or bool(re.match(r"\d", Path(name).name))
+        numbered &= owner is not None or bool(re.match(r"\d", name.rpartition("/")[2]))
         placed.append(((owner.order if owner else by_name)(name), name))
     if found.whole or numbered:
         placed.sort()
@@ -138,12 +139,12 @@ def _decoded(path: str, content: bytes) -> str | Unread:
 
 
 def _script(path: str, text: str, unread: list[Unread], place: str = "") -> Script:
-    head = text[:_HEAD]
+    head = text[:_HEAD] if "--" in text else ""
     owner = next(
         (
             tool
             for tool in _tools()
-            if (tool.named and tool.named.search(place)) or (tool.marked and tool.marked.search(head))
+            if (tool.named and tool.named.search(place)) or (head and tool.marked and tool.marked.search(head))
         ),
         PLAIN,
     )

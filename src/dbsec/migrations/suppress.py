@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import date
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dbsec import waivers
 from dbsec.findings import Finding
@@ -26,8 +28,7 @@ from dbsec.waivers import MalformedWaiver, Waiver
 _SQUAWK = re.compile(r"\s*squawk-ignore(?P<file>-file)?(?:\s+(?P<names>\S.*))?\s*\Z", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Suppressed:
+class Suppressed(Struct, frozen=True):
     """``result`` without what was accepted; ``own``: findings on the waivers themselves."""
 
     result: Result
@@ -35,8 +36,7 @@ class Suppressed:
     own: list[Finding]
 
 
-@dataclass(slots=True)
-class _Allow:
+class _Allow(Struct):
     """One comment, and the statements that it counts for (None: the whole file). ``aliases``: squawk's names."""
 
     waiver: Waiver

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from dbsec.migrations.lexer import blanked
 from dbsec.migrations.script import Wrap
@@ -13,8 +14,7 @@ Order = tuple[int, tuple[int, ...], tuple[str | int, ...]]
 """A place among the files of a folder: the stage, the version, the name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """What of a file runs: ``text`` has the length and the lines of the file; ``sections`` as in ``Script``."""
 
     text: str
@@ -32,9 +32,8 @@ def by_name(path: str) -> Order:
     return 0, (), natural(path)
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A tool is known by the path of a file in its folder (``named``) or by a line in it (``marked``).
+class Tool(Struct, frozen=True):
+    """A tool is known by the path of a file in its folder (``named``) or by a comment in it (``marked``).
 
     ``skips``: files of the folder that an upgrade does not run. ``prepare`` gets the text and the path.
     """
@@ -43,7 +42,7 @@ class Tool:
     prepare: Callable[[str, str], Prepared]
     named: re.Pattern[str] | None = None
     marked: re.Pattern[str] | None = None
-    skips: re.Pattern[str] | None = field(default=None, repr=False)
+    skips: re.Pattern[str] | None = None
     order: Callable[[str], Order] = by_name
 
 

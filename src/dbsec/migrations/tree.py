@@ -68,10 +68,15 @@ def walk(node: Any) -> Iterator[tuple[str, Node]]:
         if isinstance(here, list):
             stack.extend(reversed(here))
         elif isinstance(here, dict):
+            below: list[Any] = []
             for key, value in here.items():
-                if key[0].isupper() and isinstance(value, dict):
-                    yield key, value
-            stack.extend(value for value in reversed(here.values()) if isinstance(value, (dict, list)))
+                if isinstance(value, dict):
+                    below.append(value)
+                    if key[0].isupper():
+                        yield key, value
+                elif isinstance(value, list):
+                    below.append(value)
+            stack.extend(reversed(below))
 
 
 def column_refs(node: Any) -> Iterator[tuple[str, ...]]:

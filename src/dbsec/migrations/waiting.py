@@ -15,7 +15,15 @@ from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 
 # Weak first: what a holder still has after it gave way to the statement once, and twice.
-_LADDER = (LockMode.ACCESS_SHARE, LockMode.ROW_EXCLUSIVE, LockMode.SHARE_UPDATE_EXCLUSIVE)
+_TAKE: tuple[LiteralString, ...] = (
+    "LOCK TABLE ONLY {} IN ACCESS SHARE MODE",
+    "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE",
+    "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
+)
+_TAKE_OF_VIEW: tuple[LiteralString, ...] = (  # LOCK TABLE refuses a materialized view
+    "EXPLAIN SELECT FROM {}",
+    "COMMENT ON MATERIALIZED VIEW {} IS NULL",
+)
 _POLL_S = 0.003
 
 _LOCKS: LiteralString = """
@@ -35,24 +43,26 @@ def locks_of(pid: int, watcher: psycopg.Connection[Any]) -> Locks:
 
 @dataclass(slots=True)
 class _Holder:
-    """A session that holds a ladder of locks on one table and steps down it."""
+    """A session that holds a ladder of locks on one relation and steps down it."""
 
     connection: psycopg.Connection[Any]
-    rung: int = len(_LADDER) - 1
+    rungs: int = 0
 
-    def hold(self, table: Name) -> None:
+    def hold(self, relation: Name, *, materialized: bool) -> None:
         self.connection.execute("BEGIN")
-        target = sql.Identifier(*(part for part in table if part))
-        for rung, mode in enumerate(_LADDER):
-            self.connection.execute(sql.SQL("SAVEPOINT {}").format(sql.Identifier(f"rung{rung}")))
-            self.connection.execute(sql.SQL(f"LOCK TABLE ONLY {{}} IN {mode.sql} MODE").format(target))
+        for take in _TAKE_OF_VIEW if materialized else _TAKE:
+            self.connection.execute(sql.SQL("SAVEPOINT {}").format(_rung(self.rungs)))
+            self.connection.execute(sql.SQL(take).format(sql.Identifier(*(part for part in relation if part))))
+            self.rungs += 1
 
     def give_way(self) -> None:
-        if self.rung:
-            self.connection.execute(sql.SQL("ROLLBACK TO {}").format(sql.Identifier(f"rung{self.rung}")))
-        else:
-            self.connection.execute("ROLLBACK")
-        self.rung -= 1
+        self.rungs -= 1
+        back = sql.SQL("ROLLBACK TO {}").format(_rung(self.rungs)) if self.rungs else sql.SQL("ROLLBACK")
+        self.connection.execute(back)
+
+
+def _rung(number: int) -> sql.Identifier:
+    return sql.Identifier(f"rung{number}")
 
 
 @dataclass(slots=True)
@@ -80,22 +90,24 @@ class Run:
             waits_for = [holders[by] for by in blockers[0] if by in holders] if blockers else []
             self.locks |= locks_of(pid, watcher)
             for holder in waits_for:
-                if holder.rung >= 0:
+                if holder.rungs:
                     holder.give_way()
             thread.join(0 if waits_for else _POLL_S)
 
 
 @contextmanager
-def holding(tables: Iterable[Name], connect: Callable[[], psycopg.Connection[Any]]) -> Iterator[dict[int, _Holder]]:
-    """Hold each table by a session of its own: SHARE UPDATE EXCLUSIVE, then ROW EXCLUSIVE, then ACCESS SHARE.
+def holding(
+    relations: Iterable[tuple[Name, bool]], connect: Callable[[], psycopg.Connection[Any]]
+) -> Iterator[dict[int, _Holder]]:
+    """Hold each table (True beside a name: a materialized view) by a session of its own, by three locks.
 
-    A statement that wants more than ACCESS SHARE waits at least once on each table, so that what it holds meanwhile can
-    be read; nothing depends on how long it runs.
+    SHARE UPDATE EXCLUSIVE, then ROW EXCLUSIVE, then ACCESS SHARE: a statement that wants more than the last waits at
+    least once on each, so that what it holds meanwhile can be read; nothing depends on how long it runs.
     """
     with ExitStack() as stack:
         held: dict[int, _Holder] = {}
-        for table in tables:
+        for relation, materialized in relations:
             holder = _Holder(stack.enter_context(connect()))
-            holder.hold(table)
+            holder.hold(relation, materialized=materialized)
             held[holder.connection.info.backend_pid] = holder
         yield held

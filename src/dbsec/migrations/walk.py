@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from msgspec import Struct, field
 
 from dbsec.errors import UsageError
 from dbsec.migrations.script import Unread
@@ -14,8 +15,7 @@ _DEEPEST = 64
 _PASSED_OVER = frozenset({"node_modules", "__pycache__", "site-packages"})
 
 
-@dataclass(slots=True)
-class Found:
+class Found(Struct):
     """What a path holds. ``sql``: files, relative to ``root``. ``revisions``: folders of Alembic, with their ``.py``.
 
     ``root`` is the folder that was asked for, or that of the file.
@@ -69,7 +69,7 @@ def _walk(folder: str, relative: str, above: tuple[tuple[int, int], ...], found:
     if {"env.py", "versions"} <= names or {"env.py", "script.py.mako"} <= names:
         alembic = folder
     for entry in entries:
-        name = str(PurePosixPath(relative, entry.name))
+        name = f"{relative}/{entry.name}" if relative else entry.name
         if _is_folder(entry):
             if not entry.name.startswith(".") and entry.name not in _PASSED_OVER:
                 _walk(entry.path, name, (*above, here), found, alembic)

@@ -65,8 +65,9 @@ def _does(one: Done, work: Work) -> bool:
 
 def blocked_by(one: Done, old: frozenset[Name], *of: Work) -> list[Name]:
     """Name the old tables on which work (of some kinds) is done while a lock blocks writers of an old table."""
-    locks = {**one.held, **dict(one.effect.locks)}
-    if not any(mode.blocks_writes for name, mode in locks.items() if name in old):
+    only_read = one.statement.kind == "RefreshMatViewStmt"  # nobody writes to a materialized view
+    locks = [mode for name, mode in {**one.held, **dict(one.effect.locks)}.items() if name in old]
+    if not any(mode.blocks_reads if only_read else mode.blocks_writes for mode in locks):
         return []
     return [task.table for task in one.effect.work if task.work in of and task.table in old]
 

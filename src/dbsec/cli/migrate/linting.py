@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbsec import baseline, files, waivers
+from dbsec import files, waivers
 from dbsec.cli import exits
 from dbsec.cli.migrate import inputs
 from dbsec.clock import SYSTEM
 from dbsec.errors import DbsecError
 from dbsec.findings import Finding, Severity
-from dbsec.migrations import lint as linter
-from dbsec.migrations import source
-from dbsec.migrations.lint import Located, Options, Result
+from dbsec.migrations import collector, source
+from dbsec.migrations.lint import DEFAULT_MAJOR, MANUAL, Located, Options, Result, all_rules, lint
 from dbsec.migrations.rule import Hazard
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread, Wrap
-from dbsec.migrations.stats import Stats
 from dbsec.migrations.suppress import Suppressed, suppress
 from dbsec.report.findings import Format, NotRead, Results, Words
 
 if TYPE_CHECKING:
     from dbsec.migrations.names import Name
     from dbsec.migrations.rule import Rule
+    from dbsec.migrations.stats import Stats
 
 COMMAND = "migrate lint"
 
@@ -76,6 +76,11 @@ class Judged:
 
 def run(asked: Asked) -> int:
     """Lint, tell, and return the exit code."""
+    with collector.paused():
+        return _run(asked)
+
+
+def _run(asked: Asked) -> int:
     inputs.need_parser()
     asked = replace(asked, paths=tuple(inputs.paths_of(asked.paths)))
     stdin = inputs.stdin_text() if "-" in asked.paths else None
@@ -89,6 +94,8 @@ def run(asked: Asked) -> int:
             judged = _judge(asked, options, schema, stdin)
     judged.unread[:0] = unread
     if asked.write_baseline is not None:
+        from dbsec import baseline
+
         number = baseline.write(asked.write_baseline, judged.findings)
         print(f"dbsec: '{asked.write_baseline}' holds {number:,} findings", file=sys.stderr)
         return exits.COULD_NOT_TELL if judged.unread else exits.CLEAN
@@ -98,24 +105,28 @@ def run(asked: Asked) -> int:
 
 
 def _options(asked: Asked, schema: Schema | None) -> Options:
-    stats = Stats.load(asked.stats) if asked.stats is not None else None
+    stats = None
+    if asked.stats is not None:
+        from dbsec.migrations.stats import Stats
+
+        stats = Stats.load(asked.stats)
     told = schema if schema is not None and schema.major else None
-    major = inputs.major_of(asked.pg_version, told, (stats.major if stats else None) or linter.DEFAULT_MAJOR)
-    rules = inputs.chosen(linter.all_rules(), asked.select, asked.ignore)
+    major = inputs.major_of(asked.pg_version, told, (stats.major if stats else None) or DEFAULT_MAJOR)
+    rules = inputs.chosen(all_rules(), asked.select, asked.ignore)
     return Options(major=major, stats=stats, rules=rules)
 
 
 def _judge(asked: Asked, options: Options, schema: Schema | None, stdin: str | None) -> Judged:
     scripts, unread = source.read(asked.paths, stdin=stdin, changed_since=asked.changed_since, wrap=asked.wrap)
-    state = copy.deepcopy(schema) if schema is not None else Schema()
-    result = linter.lint(scripts, schema=state, options=options)
+    state = Schema() if schema is None else copy.deepcopy(schema) if asked.fix else schema
+    result = lint(scripts, schema=state, options=options)
     if schema is None and asked.changed_since is None and len(scripts) > 1:
         _tell_what_counts_as_new(state)
     active = {n: rule for n, rule in (options.rules or {}).items() if rule.since <= options.major <= (rule.until or 99)}
     done = suppress(
         result,
         scripts,
-        rules=linter.all_rules(),
+        rules=all_rules(),
         chosen=active,
         entries=_entries(asked.waivers),
         today=SYSTEM.now().date(),
@@ -140,6 +151,8 @@ def _entries(given: Path | None) -> list[waivers.Waiver]:
 def _results(judged: Judged, asked: Asked) -> Results:
     found, known = judged.findings, 0
     if asked.baseline is not None:
+        from dbsec import baseline
+
         compared = baseline.compare(asked.baseline, found)
         found, known = compared.new, len(compared.known)
         for entry in compared.gone:
@@ -149,7 +162,7 @@ def _results(judged: Judged, asked: Asked) -> Results:
         found,
         {"files": judged.result.files, "statements": judged.result.statements},
         [NotRead(one.path, one.line, one.reason, one.hint) for one in judged.unread],
-        {rule.code: words(rule, judged.options.major) for rule in linter.all_rules().values()},
+        {rule.code: words(rule, judged.options.major) for rule in all_rules().values()},
         judged.suppressed.waived,
         known,
         _legend(judged.options.stats, found, judged),
@@ -158,7 +171,7 @@ def _results(judged: Judged, asked: Asked) -> Results:
 
 def words(rule: Rule, major: int) -> Words:
     """Say of a rule what a format shows."""
-    page = linter.MANUAL.format(major=major, page=rule.source[0]) if rule.source else ""
+    page = MANUAL.format(major=major, page=rule.source[0]) if rule.source else ""
     return Words(rule.code, rule.name, rule.title, rule.severity, rule.effect, rule.instead, page, (str(rule.hazard),))
 
 
@@ -192,10 +205,7 @@ def _blocked(one: Located) -> Name | None:
 
 
 def _tell(results: Results, asked: Asked) -> None:
-    from dbsec import discovery
-    from dbsec.report import findings
-
-    form: Format = discovery.constants_in(findings, "FORMAT")[asked.form]
+    form: Format = importlib.import_module(f"dbsec.report.findings.{asked.form}").FORMAT
     text = form.render(results)
     if asked.output is not None:
         files.write_atomic(asked.output, text, mode=0o644)

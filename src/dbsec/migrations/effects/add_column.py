@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from dbsec.migrations.schema.model import Table
 from dbsec.migrations.statement import Node
 
 _KEYS = (ConstraintKind.UNIQUE, ConstraintKind.PRIMARY_KEY, ConstraintKind.EXCLUDE)
+_NULLS_COUNT = re.compile(r"\bNULLS\s+NOT\s+DISTINCT\b", re.IGNORECASE)
 
 
 def add_column(operation: AddColumn, draft: Draft) -> None:
@@ -34,12 +36,14 @@ def add_column(operation: AddColumn, draft: Draft) -> None:
         draft.fails("cannot add column to a partition")
     if operation.only and len(draft.family(table)) > 1:
         draft.fails("column must be added to child tables too")
+    if not coercion.known(coercion.plain(column.type), draft.schema, draft.major) and not draft.schema.known:
+        draft.doubts()  # it might be a domain with a CHECK
     rewrites = _rewrite(column, draft)
     if rewrites:
         draft.does(Work.REWRITE, family, rewrites)
     _null(table, family, column, draft, rewritten=bool(rewrites))
     for constraint in column.constraints:
-        _inline(table, family, column, constraint, draft, rewritten=bool(rewrites))
+        _inline(operation, table, constraint, draft, rewritten=bool(rewrites))
 
 
 def default_of(column: Column, draft: Draft) -> Node | None:
@@ -101,17 +105,18 @@ def _null(table: Table, family: list[Table], column: Column, draft: Draft, *, re
             draft.does(Work.SCAN, family, "each row is read until one has NULL in the new column")
 
 
-def _inline(
-    table: Table, family: list[Table], column: Column, constraint: Constraint, draft: Draft, *, rewritten: bool
-) -> None:
+def _inline(operation: AddColumn, table: Table, constraint: Constraint, draft: Draft, *, rewritten: bool) -> None:
     """A constraint that stands beside the new column."""
+    column = operation.column
     if constraint.kind is ConstraintKind.CHECK and constraint.enforced and not rewritten:
+        family = draft.family(table, only=operation.only)
         draft.does(Work.SCAN, family, "the CHECK is tried on each row, even where all get the same value")
     elif constraint.kind in _KEYS:
         if constraint.kind is ConstraintKind.PRIMARY_KEY and any(table.of_kind(ConstraintKind.PRIMARY_KEY)):
             draft.fails(f'multiple primary keys for table "{table.name.name}" are not allowed')
         default = default_of(column, draft)
-        if default is not None and not tree.is_null(default) and not rewritten and draft.filled(table):
+        same = (default is not None and not tree.is_null(default)) or _NULLS_COUNT.search(operation.clause)
+        if same and not rewritten and draft.filled(table):
             draft.fails(f"could not create unique index: all rows get the same '{column.name}'")
         draft.does(Work.BUILD, [table], f"{constraint.kind.upper()} needs an index")
     elif constraint.kind is ConstraintKind.FOREIGN_KEY and constraint.references is not None:

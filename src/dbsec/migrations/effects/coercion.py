@@ -6,9 +6,9 @@ Measured on 15, 17 and 18 for every pair of 70 types; source: ATColumnChangeRequ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dbsec.migrations.facts import builtins
@@ -43,8 +43,7 @@ _MAX_PRECISION = 6
 _INTERVAL_FIELDS = ((12, 0), (11, 1), (10, 2), (3, 3), (1, 4), (2, 5))  # bit of the mask, rank; second is the least
 
 
-@dataclass(frozen=True, slots=True)
-class Cast:
+class Cast(Struct, frozen=True):
     """``unsure``: a type or a setting is not known, and a rewrite is assumed. ``why`` completes "because …"."""
 
     rewrites: bool

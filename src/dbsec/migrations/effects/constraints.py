@@ -116,7 +116,7 @@ def validate_constraint(operation: ValidateConstraint, draft: Draft) -> None:
         return
     found = table.constraint(operation.name)
     if found is None:
-        draft.doubts()
+        _missing(table, operation.name, draft)
         draft.lock(LockMode.SHARE_UPDATE_EXCLUSIVE, *draft.family(table))
         draft.does(Work.SCAN, draft.family(table), "each row is checked")
         return
@@ -146,7 +146,7 @@ def alter_constraint(operation: AlterConstraint, draft: Draft) -> None:
         return
     found = table.constraint(operation.name)
     if found is None:
-        draft.doubts()
+        _missing(table, operation.name, draft)
         if operation.enforced:
             draft.does(Work.FK_SCAN, [table], "each row is looked up in the referenced table")
         return
@@ -172,7 +172,7 @@ def drop_constraint(operation: DropConstraint, draft: Draft) -> None:
     draft.lock(LockMode.ACCESS_EXCLUSIVE, *draft.family(table, only=not inherited and not table.partition_by))
     if found is None:
         if not operation.if_constraint_exists:
-            draft.doubts()
+            _missing(table, operation.name, draft)
         return
     if found.kind is ConstraintKind.FOREIGN_KEY:
         draft.lock(LockMode.ACCESS_EXCLUSIVE, *draft.family(draft.table(found.references or table.name)))
@@ -180,6 +180,14 @@ def drop_constraint(operation: DropConstraint, draft: Draft) -> None:
         if other is not table and not operation.cascade:
             draft.fails(f"cannot drop constraint {operation.name} because other objects depend on it")
         draft.lock(LockMode.ACCESS_EXCLUSIVE, other)
+
+
+def _missing(table: Table, name: str, draft: Draft) -> None:
+    """A constraint that is not there; NOT NULL (18) is in no list, under the name that PostgreSQL gave it."""
+    if draft.complete(table) and not name.endswith("_not_null"):
+        draft.fails(f'constraint "{name}" of relation "{table.name.name}" does not exist')
+    else:
+        draft.doubts()
 
 
 def _keys_needing(table: Table, key: Constraint, draft: Draft) -> list[tuple[Table, Constraint]]:

@@ -63,8 +63,8 @@ def references_of(table: Table) -> Iterator[Name]:
 
 
 def tables_with_type(name: Name, schema: Schema) -> Iterator[tuple[Table, str]]:
-    """Yield the tables and columns of a type (or an array of it)."""
+    """Yield the tables and columns of a type (or an array of it), or of a table's row type."""
     for table in schema.tables.values():
         for column in table.columns.values():
-            if column.type.name == name.name and (name.schema or column.type.schema) == column.type.schema:
+            if column.type.name == name.name and (name.schema is None or column.type.schema in (None, name.schema)):
                 yield table, column.name

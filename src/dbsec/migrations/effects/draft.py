@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
@@ -19,8 +20,7 @@ if TYPE_CHECKING:  # session.py imports effects.model
 _WITHOUT_ROWS = ("foreign table", "view")  # of their own
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(Struct):
     """``schema`` is the state before the operation; it is only read."""
 
     schema: Schema
@@ -64,7 +64,9 @@ class Draft:
 
     def family(self, table: Table, *, only: bool = False) -> list[Table]:
         """Return a table with its partitions and inheritance children, all levels down."""
-        return list(places.family(self.schema, table, only=only))
+        if only or table.name not in self.schema.children:
+            return [table]
+        return list(places.family(self.schema, table))
 
     def leaves(self, table: Table) -> list[Table]:
         """Return the tables below (or the table itself) that hold rows, as far as they are known."""
@@ -113,8 +115,9 @@ class Draft:
 
     def effect(self) -> Effect:
         """Close the draft."""
+        locks = self._locks.items()
         return Effect(
-            tuple(sorted(self._locks.items(), key=lambda lock: str(lock[0]))),
+            tuple(sorted(locks, key=lambda lock: str(lock[0])) if len(locks) > 1 else locks),
             tuple(self._work),
             tuple(self._proofs),
             self._fails,

@@ -126,7 +126,12 @@ def _keys_from_above(table: Table, gone: set[Name], draft: Draft) -> set[tuple[t
 def _drop_on_table(operation: Drop, name: Name, draft: Draft) -> None:
     if operation.if_exists and draft.schema.known and not draft.exists(name):
         return
-    draft.lock(_AX, *_bearing(draft.table(name), operation.kind, draft))
+    table = draft.table(name)
+    there = {"trigger": table.triggers, "policy": table.policies, "rule": table.rules}[operation.kind]
+    if operation.if_exists and draft.complete(table) and operation.name.name not in there:
+        draft.proves(f"there is no {operation.kind} '{operation.name.name}' on {table.name}")
+        return
+    draft.lock(_AX, *_bearing(table, operation.kind, draft))
 
 
 def _bearing(table: Table, kind: str, draft: Draft) -> list[Table]:

@@ -80,7 +80,7 @@ def lock_table(operation: LockTable, draft: Draft) -> None:
         return
     for name in operation.tables:
         for below in _below(name, draft):
-            draft.lock(mode, *draft.family(below))
+            draft.lock(mode, *draft.family(below, only=name in operation.only))
 
 
 def _below(name: Name, draft: Draft) -> Iterator[Table]:
@@ -93,7 +93,10 @@ def _below(name: Name, draft: Draft) -> Iterator[Table]:
 
 def truncate(operation: Truncate, draft: Draft) -> None:
     """Foretell TRUNCATE: no row is touched, so that it takes no longer for more of them."""
-    found = {table.name: table for name in operation.tables for table in draft.family(draft.table(name))}
+    named = [(draft.table(name), name in operation.only) for name in operation.tables]
+    if any(only and table.partition_by for table, only in named):
+        draft.fails("cannot truncate only a partitioned table")
+    found = {member.name: member for table, only in named for member in draft.family(table, only=only)}
     todo = list(found.values())
     while todo:
         table = todo.pop()

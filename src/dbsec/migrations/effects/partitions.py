@@ -165,7 +165,7 @@ def detach(operation: DetachPartition, draft: Draft) -> None:
         draft.lock(LockMode.SHARE_UPDATE_EXCLUSIVE, parent)
         draft.lock(LockMode.ACCESS_EXCLUSIVE, child)
     else:
-        draft.lock(LockMode.ACCESS_EXCLUSIVE, parent, child, *default)
+        draft.lock(LockMode.ACCESS_EXCLUSIVE, parent, *draft.family(child), *default)
     for name in dependents.references_of(parent):
         draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *draft.family(draft.table(name)))
     for holder, _ in draft.schema.referencing(parent.name):

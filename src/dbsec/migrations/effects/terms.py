@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+
+from msgspec import Struct
 
 from dbsec.migrations import tree
 from dbsec.migrations.operations import Type
@@ -22,8 +23,7 @@ _MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
 _STRINGS = frozenset({"text", "varchar", "bpchar"})
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """A column against a constant; text is only ever equal or not: its order is the collation's business."""
 
     column: str
@@ -31,32 +31,28 @@ class Compared:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
-class Null:
+class Null(Struct, frozen=True):
     """``column IS NULL``, or IS NOT NULL."""
 
     column: str
     null: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(Struct, frozen=True):
     """AND; ``listed``: NOT IN."""
 
     of: tuple[Term, ...]
     listed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Some:
+class Some(Struct, frozen=True):
     """OR; ``listed``: IN."""
 
     of: tuple[Term, ...]
     listed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(Struct, frozen=True):
     """What is not read; it proves nothing and is never proven."""
 
 

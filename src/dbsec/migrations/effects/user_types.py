@@ -14,6 +14,7 @@ from dbsec.migrations.names import Name
 from dbsec.migrations.operations import AddColumn, AlterComposite, AlterDomain, Column, Operation, Type
 from dbsec.migrations.schema.model import Table
 
+_NEW_TYPE_TAKES_LABELS = 17  # a label may be used at once where its transaction made the type too
 _CHECKS = ("add constraint", "validate constraint", "set not null")
 
 
@@ -67,8 +68,9 @@ def uses_new_value(operation: Operation, draft: Draft) -> None:
     name = getattr(operation, "table", None)
     table = draft.schema.table(name) if isinstance(name, Name) else None
     for of, values in draft.session.added_values.items():
-        if any(("type", Name(place, of.name)) in draft.schema.new_objects for place in draft.schema.search_path):
-            continue  # a type of this transaction takes it
+        new = any(("type", Name(place, of.name)) in draft.schema.new_objects for place in draft.schema.search_path)
+        if new and draft.major >= _NEW_TYPE_TAKES_LABELS:
+            continue
         used = next((value for value in sorted(values) if f"'{value}'" in operation.clause), None)
         columns = [*(table.columns.values() if table else ()), *_own_column(operation)]
         if used is not None and any(column.type.name == of.name for column in columns):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +47,7 @@ def load(major: int) -> dict[str, Any]:
     """Load what was measured on a major; ``KeyError`` where none was."""
     if major not in MEASURED:
         raise KeyError(major)
-    loaded: dict[str, Any] = json.loads(resources(__package__).joinpath(f"pg{major}.json").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads(Path(__file__).with_name(f"pg{major}.json").read_text(encoding="utf-8"))
     return loaded
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 if TYPE_CHECKING:
@@ -82,6 +82,6 @@ def read(connection: psycopg.Connection[Any]) -> dict[str, Any]:
 def load(major: int) -> dict[str, Any]:
     """Load the lists of a major; one that was not measured gets those of the next measured one."""
     nearest = next((known for known in MEASURED if known >= major), MEASURED[-1])
-    text = files(__package__).joinpath(f"builtins{nearest}.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name(f"builtins{nearest}.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded

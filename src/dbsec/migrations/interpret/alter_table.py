@@ -28,7 +28,8 @@ def alter_table(node: Node, statement: Statement) -> Iterator[Operation]:
         "if_exists": bool(node.get("missing_ok")),
         "only": not node["relation"].get("inh") and node["objtype"] == "OBJECT_TABLE",
     }
-    for command, clause in zip(commands, clauses(statement.text, len(commands)), strict=True):
+    parts = zip(commands, clauses(statement.text, len(commands)), strict=True)
+    for command, clause in sorted(parts, key=lambda part: part[0]["AlterTableCmd"]["subtype"] not in _FIRST):
         inner = command["AlterTableCmd"]
         subtype = inner["subtype"]
         here = {**place, "clause": clause}
@@ -40,6 +41,8 @@ def alter_table(node: Node, statement: Statement) -> Iterator[Operation]:
             yield op.AlterOther(table, subtype, **here)
 
 
+# What PostgreSQL drops first, wherever it stands: SET NOT NULL finds no CHECK that another clause drops.
+_FIRST = {"AT_DropConstraint", "AT_DropNotNull"}
 _ATTRIBUTE_ACTS = {"AT_AddColumn": "add", "AT_DropColumn": "drop", "AT_AlterColumnType": "alter"}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dbsec.migrations import tree
 from dbsec.migrations.statement import Node, Origin, Statement
@@ -12,8 +13,7 @@ from dbsec.migrations.statement import Node, Origin, Statement
 _LOWER, _UPPER = (">", ">="), ("<", "<=")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Names of WITH clauses and of subqueries in FROM that give a bounded number of rows.
 
     ``variables``: in PL/pgSQL a bare name beside a column may be a variable, so that it counts as a constant.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dbsec.migrations import operations as op
 from dbsec.migrations import tree
@@ -68,14 +68,20 @@ def discard(node: Node, statement: Statement) -> Iterator[Operation]:
 
 def lock_table(node: Node, statement: Statement) -> Iterator[Operation]:
     """Read LockStmt."""
-    tables = tree.names_of(node.get("relations"))
-    yield op.LockTable(tables, node.get("mode", 8), bool(node.get("nowait")), clause=statement.text)
+    relations = node.get("relations", ())
+    wait, only = bool(node.get("nowait")), _only(relations)
+    yield op.LockTable(tree.names_of(relations), node.get("mode", 8), wait, only, clause=statement.text)
+
+
+def _only(relations: Iterable[Node]) -> tuple[Name, ...]:
+    return tree.names_of(one for one in relations if not one["RangeVar"].get("inh"))
 
 
 def truncate(node: Node, statement: Statement) -> Iterator[Operation]:
     """Read TruncateStmt."""
     cascade = node.get("behavior") == "DROP_CASCADE"
-    yield op.Truncate(tree.names_of(node.get("relations")), cascade, clause=statement.text)
+    relations = node.get("relations", ())
+    yield op.Truncate(tree.names_of(relations), cascade, _only(relations), clause=statement.text)
 
 
 def vacuum(node: Node, statement: Statement) -> Iterator[Operation]:

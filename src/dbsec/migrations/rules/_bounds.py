@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from dbsec.migrations.rules import _source
 from dbsec.migrations.rules._words import ident
 from dbsec.migrations.schema.model import Table
 
 
-@dataclass(frozen=True, slots=True)
-class Checks:
+class Checks(Struct, frozen=True):
     """``inside`` holds for the rows of the partition, ``outside`` for those that the DEFAULT partition may keep."""
 
     inside: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Constraint, ConstraintKind
@@ -119,8 +120,7 @@ def is_not_null(check: Constraint, column: str) -> bool:
     return test.get("nulltesttype") == "IS_NOT_NULL" and [f.get("String", {}).get("sval") for f in fields] == [column]
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A UNIQUE or PRIMARY KEY definition in the pieces that CREATE INDEX and USING INDEX want."""
 
     primary: bool

@@ -44,6 +44,12 @@ def knows(step: Step, name: Name) -> bool:
     return view is None or not view.new
 
 
+def is_foreign(step: Step, name: Name) -> bool:
+    """Tell whether a table is foreign: PostgreSQL enforces no constraint on it."""
+    table = step.schema.table(name)
+    return table is not None and table.kind == "foreign table"
+
+
 def absent(step: Step, name: Name) -> bool:
     """Tell whether a relation is proven not to exist: IF EXISTS skips it."""
     return step.schema.known and step.schema.table(name) is None and step.schema.view(name) is None
@@ -179,7 +185,7 @@ def is_off(value: str | None) -> bool:
 
 def few_rows(step: Step, write: Write) -> bool:
     """Tell whether a write is held to a batch: VALUES, a LIMIT, or a key pinned to constants or a range of them."""
-    if write.kind == "copy" or not write.bounded:
+    if not write.bounded:
         return False
     table = step.schema.table(write.table)
     if table is None or not write.pins or "ctid" in write.pins:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+from msgspec import Struct
 
 _OPEN, _CLOSE, _SEMICOLON = "ASCII_40", "ASCII_41", "ASCII_59"
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
@@ -118,8 +119,7 @@ def constraint(clause: str) -> str:
     return _joined(clause, kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A piece of a column's definition; ``kind`` is the first keyword, "" for name and type."""
 
     kind: str

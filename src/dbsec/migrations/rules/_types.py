@@ -54,9 +54,10 @@ def loss(before: Type, change: AlterColumnType) -> str:
 def _by_using(using: Node | None) -> str:
     if using is None:
         return ""
-    if not tree.columns_in(using) and not tree.functions_in(using):
+    functions = tree.functions_in(using)
+    if not functions and not tree.columns_in(using):
         return "every value is replaced by one constant"
-    cuts = next((name.name for name in tree.functions_in(using) if name.name in _CUTTING), "")
+    cuts = next((name.name for name in functions if name.name in _CUTTING), "")
     return f"{cuts}() in USING drops a part of each value" if cuts else ""
 
 

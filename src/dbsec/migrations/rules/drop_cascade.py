@@ -11,12 +11,13 @@ from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Loses, Rule, Ste
 from dbsec.migrations.rules._examples import ORDERS, USERS
 from dbsec.migrations.rules._release import knows, made
 from dbsec.migrations.rules._words import ident, sql, target
+from dbsec.migrations.rules.drop_function_or_sequence import KINDS
 
-_OWN_RULE = ("table", "foreign table", "view", "materialized view", "schema", "database")
 _REACHES = {
     "type": "columns of this type go with their values",
     "domain": "columns of this type go with their values",
     "extension": "columns of its types go with their values, and indexes and defaults that use its functions",
+    "server": "its foreign tables go",
     "sequence": "the defaults that call it go, and inserts that rely on them fail",
     "function": "triggers, defaults, policies, views and indexes that use it go",
 }
@@ -26,13 +27,13 @@ def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     if isinstance(act, DropConstraint):
         yield from _constraint(step, act)
-    elif isinstance(act, Drop) and act.cascade and act.kind not in _OWN_RULE and not made(step, act.kind, act.name):
-        if act.kind not in _REACHES and not (act.kind in ("procedure", "routine", "aggregate") or _index(step, act)):
+    elif isinstance(act, Drop) and act.cascade and not made(step, act.kind, act.name):
+        if act.kind not in _REACHES and act.kind not in KINDS and not _index(step, act):
             return
-        reached = _columns(step, act)
         yield Hit(
             target(step, act.name),
-            f"CASCADE drops objects that nobody named here: {reached or _REACHES.get(act.kind, _REACHES['function'])}",
+            "CASCADE drops objects that nobody named here: "
+            f"{_columns(step, act) or _REACHES.get(act.kind, 'what depends on it goes')}",
             "-- without CASCADE it is refused with a list of what depends on it; drop that by name first, then:\n"
             f"-- DROP {act.kind.upper()} {sql(act.name)};",
             hazard=Hazard.LOSES_DATA if act.kind in ("type", "domain", "extension") else Hazard.BREAKS_RELEASE,

@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.operations import DropColumn
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Loses, Rule, Step
 from dbsec.migrations.rules._examples import USERS
-from dbsec.migrations.rules._release import absent, column, contract, is_new_column, knows
+from dbsec.migrations.rules._release import absent, column, contract, is_new_column
 from dbsec.migrations.rules._words import ident, sql, target
 
 
@@ -17,7 +17,7 @@ def _match(step: Step) -> Iterator[Hit]:
     assert isinstance(drop, DropColumn)
     table = step.table()
     missing = table is not None and bool(table.columns) and drop.column not in table.columns
-    if not knows(step, drop.table) or is_new_column(step, drop.table, drop.column) or (missing and step.schema.known):
+    if is_new_column(step, drop.table, drop.column) or (missing and step.schema.known):
         return
     if drop.if_exists and absent(step, drop.table):
         return

@@ -12,13 +12,13 @@ from dbsec.migrations.rules._release import ROUTINES, contract, later_in_transac
 from dbsec.migrations.rules._words import target
 
 _OTHERS = ("sequence", "extension", "operator", "operator class", "operator family", "collation", "cast", "server")
-_KINDS = (*ROUTINES, *_OTHERS)
+KINDS = (*ROUTINES, *_OTHERS)
 
 
 def _match(step: Step) -> Iterator[Hit]:
     drop = step.operation
     assert isinstance(drop, Drop)
-    if drop.kind not in _KINDS or drop.cascade or made(step, drop.kind, drop.name):
+    if drop.kind not in KINDS or drop.cascade or made(step, drop.kind, drop.name):
         return
     if drop.if_exists and drop.kind in ROUTINES and _unknown_routine(step, drop):
         return

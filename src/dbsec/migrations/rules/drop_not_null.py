@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.operations import DropNotNull
 from dbsec.migrations.rule import Example, Hazard, Hit, Rule, Shows, Step
 from dbsec.migrations.rules._examples import USERS
-from dbsec.migrations.rules._release import column, contract, is_new_column, knows
+from dbsec.migrations.rules._release import column, contract, is_new_column
 from dbsec.migrations.rules._words import target
 
 
@@ -16,7 +16,7 @@ def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     assert isinstance(act, DropNotNull)
     known = column(step, act.table, act.column)
-    if contract(step) or not knows(step, act.table) or is_new_column(step, act.table, act.column):
+    if contract(step) or is_new_column(step, act.table, act.column):
         return
     if known is None or known.not_null:
         yield Hit(

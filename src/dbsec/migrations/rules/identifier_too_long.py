@@ -29,7 +29,7 @@ from dbsec.migrations.rules._expand import short
 from dbsec.migrations.rules._release import first_of_statement
 
 _LIMIT = 63
-_LONG = re.compile(r'[\w$]{64}|"[^"]{64}')
+_LONG = re.compile(r'(?<![\w$])[\w$]{64}|"[^"]{64}')
 _LONG_IN_BYTES = re.compile(r'[\w$]{17,}|"[^"]{17,}')
 
 

@@ -8,14 +8,14 @@ from dbsec.findings import Severity
 from dbsec.migrations.operations import AlterIdentity
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Rule, Step
 from dbsec.migrations.rules._examples import ORDERS, USERS
-from dbsec.migrations.rules._release import column, contract, is_new_column, knows
+from dbsec.migrations.rules._release import column, contract, is_new_column
 from dbsec.migrations.rules._words import ident, sql, target
 
 
 def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     assert isinstance(act, AlterIdentity)
-    if act.act == "drop" or not act.always or not knows(step, act.table) or is_new_column(step, act.table, act.column):
+    if not act.always or is_new_column(step, act.table, act.column):
         return
     known = column(step, act.table, act.column)
     if act.act == "set" and known is not None and known.identity == "always":

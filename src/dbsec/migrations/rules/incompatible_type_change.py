@@ -9,7 +9,7 @@ from dbsec.migrations.operations import AlterColumnType
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Rule, Step
 from dbsec.migrations.rules._examples import ORDERS, USERS
 from dbsec.migrations.rules._expand import instead_of_change, short
-from dbsec.migrations.rules._release import column, contract, is_new_column, knows
+from dbsec.migrations.rules._release import column, contract, is_new_column
 from dbsec.migrations.rules._types import family, loss
 from dbsec.migrations.rules._words import target
 
@@ -22,7 +22,7 @@ def _match(step: Step) -> Iterator[Hit]:
     known = column(step, change.table, change.column)
     if known is None:
         return
-    if not knows(step, change.table) or is_new_column(step, change.table, change.column):
+    if is_new_column(step, change.table, change.column):
         return
     before, after = family(step, known.type), family(step, change.type)
     if before == after or loss(known.type, change) or (step.effect.fails and not step.effect.unsure):

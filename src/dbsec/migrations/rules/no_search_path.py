@@ -35,8 +35,8 @@ def _match(step: Step) -> Iterator[Hit]:
     if step.session.setting("search_path") is not None:
         return
     made, used = _names(step.operation)
-    for name, why in [(name, _made(step)) for name in made] + [(name, _used(step, name)) for name in used]:
-        if name.schema is None and why:
+    for name in (*made, *used):
+        if name.schema is None and (why := _made(step) if name in made else _used(step, name)):
             yield Hit(
                 str(name),
                 f"'{name}' names no schema and the script sets no search_path: {why}",
@@ -53,7 +53,7 @@ def _names(operation: Operation) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
         case CreateTable() | CreateTableAs():
             return (operation.table,), ()
         case CreateView():
-            return (operation.view,), ()
+            return ((), (operation.view,)) if operation.replace else ((operation.view,), ())
         case CreateFunction() | CreateType() | CreateSequence():
             return (operation.name,), ()
         case OnTable() | CreateIndex() | CreateTrigger() | CreatePolicy() | Write():
@@ -66,15 +66,18 @@ def _names(operation: Operation) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
 
 
 def _made(step: Step) -> str:
-    schemas = {name.schema for name in step.schema.tables} - {_DEFAULT}
     if step.schema.known:
+        schemas = {name.schema for name in step.schema.tables} - {_DEFAULT}
         return f"it lands in {_DEFAULT}, or in a schema named like the role" if schemas else ""
     return _unknown(step, "it lands in the first schema of whoever connects")
 
 
 def _used(step: Step, name: Name) -> str:
-    relations = [*step.schema.tables, *step.schema.views]
-    holders = sorted({found.schema or "" for found in relations if found.name == name.name})
+    tables, views = step.schema.tables, step.schema.views
+    held = [(schema, Name(schema, name.name)) for schema in tables.schemas | views.schemas]
+    holders = sorted({schema or "" for schema, full in held if full in tables or full in views})
+    if not holders and isinstance(step.operation, CreateView):
+        return _made(step)
     if not holders:
         return "" if step.schema.known else _unknown(step, "another schema may hold one of this name")
     if len(holders) > 1:

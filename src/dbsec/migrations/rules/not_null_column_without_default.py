@@ -10,7 +10,7 @@ from dbsec.migrations.operations import AddColumn, Column, ConstraintKind
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._expand import backfill, short
-from dbsec.migrations.rules._release import fills_itself
+from dbsec.migrations.rules._release import fills_itself, is_foreign
 from dbsec.migrations.rules._words import ident, is_empty, sql, target
 
 
@@ -18,7 +18,12 @@ def _match(step: Step) -> Iterator[Hit]:
     add = step.operation
     assert isinstance(add, AddColumn)
     table, column = step.table(), add.column
-    if is_empty(step.schema, add.table) or not _never_null(step, column) or _filled(step, column):
+    if (
+        is_empty(step.schema, add.table)
+        or is_foreign(step, add.table)
+        or not _never_null(step, column)
+        or _filled(step, column)
+    ):
         return
     if add.if_not_exists and table is not None and column.name in table.columns:
         return

@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.operations import AddConstraint, SetNotNull
 from dbsec.migrations.rule import Breaks, Example, Hazard, Hit, Rule, Step
 from dbsec.migrations.rules._examples import USERS
-from dbsec.migrations.rules._release import column, contract, is_new_column, knows, not_null_columns
+from dbsec.migrations.rules._release import column, contract, is_foreign, is_new_column, not_null_columns
 from dbsec.migrations.rules._words import ident, sql, target
 
 
@@ -16,7 +16,7 @@ def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     assert isinstance(act, (SetNotNull, AddConstraint))
     table = step.table()
-    if contract(step) or not knows(step, act.table):
+    if contract(step) or is_foreign(step, act.table):
         return
     if isinstance(act, AddConstraint) and not act.constraint.enforced:
         return

@@ -14,6 +14,7 @@ from dbsec.migrations.rules._release import (
     contract,
     filling_trigger,
     fills_itself,
+    is_foreign,
     is_new_column,
     knows,
     not_null_columns,
@@ -24,7 +25,7 @@ from dbsec.migrations.rules._words import target
 def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     assert isinstance(act, (SetNotNull, AddConstraint))
-    if not knows(step, act.table):
+    if not knows(step, act.table) or is_foreign(step, act.table):
         return
     names = (act.column,) if isinstance(act, SetNotNull) else not_null_columns(act.constraint)
     for name in names:

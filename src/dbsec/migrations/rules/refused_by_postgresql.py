@@ -28,7 +28,7 @@ def _match(step: Step) -> Iterator[Hit]:
     refusal = step.effect.fails
     if not refusal or step.effect.unsure or any(told in refusal for told in _TOLD_ELSEWHERE):
         return
-    if isinstance(step.operation, (Drop, DropColumn)):
+    if isinstance(step.operation, DropColumn) or (isinstance(step.operation, Drop) and step.operation.kind != "index"):
         return  # a drop of what somebody uses is an error already
     name = next((found for one in ("table", "view", "name") if (found := getattr(step.operation, one, None))), None)
     yield Hit(

@@ -25,8 +25,10 @@ def _match(step: Step) -> Iterator[Hit]:
     if not is_off(step.session.setting("lock_timeout")) or blocked(step):
         return
     subject = full(step.schema, step.operation.table)  # type: ignore[attr-defined] # all of ``applies`` have it
-    for name, mode in step.effect.locks:
-        if mode.blocks_writes and name not in _expected(step, subject) and is_old(step.schema, name):
+    beside = [(name, mode) for name, mode in step.effect.locks if name != subject and mode.blocks_writes]
+    expected = _expected(step, subject) if beside else set()
+    for name, mode in beside:
+        if name not in expected and is_old(step.schema, name):
             yield Hit(
                 str(name),
                 f"the statement is about '{subject}' and locks '{name}' too, with {mode.sql}: while it waits for a "

@@ -14,9 +14,11 @@ from dbsec.migrations.schema.model import Schema
 
 
 def _match(step: Step) -> Iterator[Hit]:
+    if not step.statement.in_transaction or not step.effect.locks:
+        return
     held = {_root(step.schema, name) for name, mode in step.session.held.items() if mode is LockMode.ACCESS_EXCLUSIVE}
     held = {name for name in held if is_old(step.schema, name)}
-    if not step.statement.in_transaction or len(held) != 1:
+    if len(held) != 1:
         return  # the second table tells it; a third one adds nothing
     first = next(iter(held))
     for name, mode in step.effect.locks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import NamedTuple
 
 from dbsec.findings import Severity
@@ -19,10 +18,12 @@ _Stands = Callable[[Node], object]
 
 
 class Clause(NamedTuple):
-    """``since``: the first major that has it. ``kinds``: of its node. ``stands``: whether such a node is it."""
+    """``since``: the first major that has it. ``word``: without which no text has it. ``kinds``: of its node.
+    ``stands``: whether such a node is it."""
 
     since: int
     said: str
+    word: str
     kinds: tuple[str, ...]
     stands: _Stands
 
@@ -37,36 +38,44 @@ def _unenforced(node: Node) -> bool:
 
 _CONSTRAINT, _COMMAND = ("Constraint",), ("AlterTableCmd",)
 _CLAUSES = (
-    Clause(18, "NOT ENFORCED", _CONSTRAINT, _has("contype", "CONSTR_ATTR_NOT_ENFORCED")),
-    Clause(18, "ENFORCED", _CONSTRAINT, _has("contype", "CONSTR_ATTR_ENFORCED")),
-    Clause(18, "NOT ENFORCED", _CONSTRAINT, _unenforced),
-    Clause(18, "ALTER CONSTRAINT … ENFORCED", ("ATAlterConstraint",), _has("alterEnforceability")),
-    Clause(18, "VIRTUAL generated columns", _CONSTRAINT, _has("generated_kind", "v")),
-    Clause(18, "WITHOUT OVERLAPS", _CONSTRAINT, _has("without_overlaps")),
-    Clause(18, "PERIOD in a foreign key", _CONSTRAINT, _has("fk_with_period")),
+    Clause(18, "NOT ENFORCED", "enforced", _CONSTRAINT, _has("contype", "CONSTR_ATTR_NOT_ENFORCED")),
+    Clause(18, "ENFORCED", "enforced", _CONSTRAINT, _has("contype", "CONSTR_ATTR_ENFORCED")),
+    Clause(18, "NOT ENFORCED", "enforced", _CONSTRAINT, _unenforced),
+    Clause(18, "ALTER CONSTRAINT … ENFORCED", "enforced", ("ATAlterConstraint",), _has("alterEnforceability")),
+    Clause(18, "VIRTUAL generated columns", "generated", _CONSTRAINT, _has("generated_kind", "v")),
+    Clause(18, "WITHOUT OVERLAPS", "overlaps", _CONSTRAINT, _has("without_overlaps")),
+    Clause(18, "PERIOD in a foreign key", "period", _CONSTRAINT, _has("fk_with_period")),
     Clause(
         18,
         "NOT NULL as a table constraint",
+        "null",
         _CONSTRAINT,
         lambda node: node.get("contype") == "CONSTR_NOTNULL" and node.get("keys"),
     ),
-    Clause(17, "SET EXPRESSION", _COMMAND, _has("subtype", "AT_SetExpression")),
+    Clause(17, "SET EXPRESSION", "expression", _COMMAND, _has("subtype", "AT_SetExpression")),
     Clause(
         17,
         "SET ACCESS METHOD DEFAULT",
+        "access",
         _COMMAND,
         lambda node: node.get("subtype") == "AT_SetAccessMethod" and not node.get("name"),
     ),
     Clause(
-        17, "MERGE … RETURNING", ("MergeStmt",), lambda node: node.get("returningClause") or node.get("returningList")
+        17,
+        "MERGE … RETURNING",
+        "merge",
+        ("MergeStmt",),
+        lambda node: node.get("returningClause") or node.get("returningList"),
     ),
-    Clause(16, "STORAGE in CREATE TABLE", ("ColumnDef",), _has("storage_name")),
-    Clause(16, "CREATE STATISTICS without a name", ("CreateStatsStmt",), lambda node: "defnames" not in node),
-    Clause(15, "MERGE", ("MergeStmt",), lambda _: True),
-    Clause(15, "NULLS NOT DISTINCT", ("Constraint", "IndexStmt"), _has("nulls_not_distinct")),
-    Clause(15, "SET ACCESS METHOD", _COMMAND, _has("subtype", "AT_SetAccessMethod")),
-    Clause(15, "a list of columns behind ON DELETE SET NULL", _CONSTRAINT, _has("fk_del_set_cols")),
-    Clause(15, "security_invoker", ("DefElem",), _has("defname", "security_invoker")),
+    Clause(16, "STORAGE in CREATE TABLE", "storage", ("ColumnDef",), _has("storage_name")),
+    Clause(
+        16, "CREATE STATISTICS without a name", "statistics", ("CreateStatsStmt",), lambda node: "defnames" not in node
+    ),
+    Clause(15, "MERGE", "merge", ("MergeStmt",), lambda _: True),
+    Clause(15, "NULLS NOT DISTINCT", "nulls", ("Constraint", "IndexStmt"), _has("nulls_not_distinct")),
+    Clause(15, "SET ACCESS METHOD", "access", _COMMAND, _has("subtype", "AT_SetAccessMethod")),
+    Clause(15, "a list of columns behind ON DELETE SET NULL", "delete", _CONSTRAINT, _has("fk_del_set_cols")),
+    Clause(15, "security_invoker", "security_invoker", ("DefElem",), _has("defname", "security_invoker")),
 )
 _KINDS = frozenset(("CreateStmt", "AlterTableStmt", "IndexStmt", "MergeStmt", "CreateStatsStmt", "ViewStmt"))
 _VARIABLES = {
@@ -75,16 +84,6 @@ _VARIABLES = {
     "createrole_self_grant": 16,
     "stats_fetch_consistency": 15,
 }
-
-
-@cache
-def _newer_than(major: int) -> dict[str, list[Clause]]:
-    """Sort the clauses that a major lacks by the kind of their node."""
-    of: dict[str, list[Clause]] = {}
-    for clause in _CLAUSES:
-        for kind in clause.kinds if clause.since > major else ():
-            of.setdefault(kind, []).append(clause)
-    return of
 
 
 def _match(step: Step) -> Iterator[Hit]:
@@ -111,14 +110,15 @@ def _fix(step: Step) -> str:
 
 
 def _newest(step: Step) -> tuple[int, str]:
-    lacking = _newer_than(step.major)
+    text = step.statement.text.lower()
+    lacking = [clause for clause in _CLAUSES if clause.since > step.major and clause.word in text]
     if not lacking:
         return 0, ""
     found = [
         (clause.since, clause.said)
         for kind, node in tree.walk({step.statement.kind: step.statement.node})
-        for clause in lacking.get(kind, ())
-        if clause.stands(node)
+        for clause in lacking
+        if kind in clause.kinds and clause.stands(node)
     ]
     return max(found, default=(0, ""), key=lambda one: one[0])
 

@@ -27,6 +27,8 @@ _DOES = {
 
 
 def _match(step: Step) -> Iterator[Hit]:
+    if not step.effect.work and not isinstance(step.operation, CreateTableAs):
+        return
     if isinstance(step.operation, Write) or blocked(step):
         return  # rows written under a lock, and work under a lock of its own, have rules of their own
     task = next(_long(step), None)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Bound, Column, Constraint, ConstraintKind, Type
@@ -31,8 +30,7 @@ class Index(Struct):
     parent: str | None = None
 
 
-@dataclass(slots=True)
-class Table:
+class Table(Struct):
     """A table, foreign table or materialized view (``kind``); ``name`` always has its schema.
 
     A partitioned table is a table with ``partition_by``. ``columns`` have no constraints of their own here: all are in
@@ -79,8 +77,7 @@ class Table:
         return next((constraint for constraint in self.constraints if constraint.name == name), None)
 
 
-@dataclass(slots=True)
-class View:
+class View(Struct):
     """A view; ``columns_read``: (relation with schema, column), sorted; ("", column) where the relation is not known.
 
     ``columns``: its own columns, as far as they are known.
@@ -94,8 +91,7 @@ class View:
     columns: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Domain:
+class Domain(Struct):
     """A domain with its base type and constraints."""
 
     name: Name
@@ -125,8 +121,7 @@ class Named(dict[Name, _T]):
         return Named, (list(self.items()),)
 
 
-@dataclass(slots=True)
-class Schema:
+class Schema(Struct):
     """The state between two statements.
 
     ``known``: it came from a dump or a catalog, so that what is missing does not exist; False: only what the release
@@ -150,10 +145,10 @@ class Schema:
     guests: Named[Table] = field(default_factory=Named)  # not described, only what the release has said of them
     # Kept by schema/ alone: who inherits from whom, where an index stands, names that constraints have had, and the
     # search path that comes back when the transaction with SET LOCAL ends.
-    children: dict[Name, dict[Name, None]] = field(default_factory=dict, repr=False, compare=False)
-    index_tables: dict[Name, Name] = field(default_factory=dict, repr=False, compare=False)
-    constraint_names: set[Name] = field(default_factory=set, repr=False, compare=False)
-    outer_path: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
+    children: dict[Name, dict[Name, None]] = field(default_factory=dict)
+    index_tables: dict[Name, Name] = field(default_factory=dict)
+    constraint_names: set[Name] = field(default_factory=set)
+    outer_path: tuple[str, ...] | None = field(default=None)
 
     def table(self, name: Name) -> Table | None:
         """Find a table, foreign table or materialized view as written; the search path decides where no schema stands.
@@ -171,13 +166,11 @@ class Schema:
         return self._found(self.domains, Name(of.schema, of.name))
 
     def index(self, name: Name) -> Index | None:
-        """Find an index as written, on whatever table it stands."""
-        for schema in (name.schema,) if name.schema else self.search_path:
+        """Find an index as written, on whatever table it stands: by the search path, else in any schema."""
+        places = (name.schema,) if name.schema else (*self.search_path, *sorted(filter(None, self.tables.schemas)))
+        for schema in places:
             if (on := self.index_tables.get(Name(schema, name.name))) is not None:
                 return self.tables[on].indexes[name.name]
-        for table in self.tables.values():
-            if name.name in table.indexes and name.schema in (None, table.name.schema):
-                return table.indexes[name.name]
         return None
 
     def qualified(self, name: Name) -> Name:
@@ -186,7 +179,8 @@ class Schema:
 
     def partitions(self, parent: Name) -> Iterator[Table]:
         """Yield the partitions of a table, one level down."""
-        return (table for table in self.tables.values() if table.partition_of == parent)
+        children = (self.tables.get(name) for name in self.children.get(parent, ()))
+        return (child for child in children if child is not None and child.partition_of == parent)
 
     def referencing(self, name: Name) -> Iterator[tuple[Table, Constraint]]:
         """Yield the foreign keys of other tables that point to a table."""

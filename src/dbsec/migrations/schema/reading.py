@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from dbsec.migrations import tree
 from dbsec.migrations.interpret.columns import type_of
@@ -29,8 +30,7 @@ _Columns = dict[str, Type]
 _Ctes = Mapping[str, "_Columns | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """One item of FROM; ``relation`` is None for a subquery, ``columns`` where they are not known."""
 
     alias: str
@@ -42,8 +42,7 @@ _Scope = tuple[list[Source], ...]
 """The sources in sight, the innermost SELECT's first."""
 
 
-@dataclass(slots=True)
-class Reading:
+class Reading(Struct):
     """The result: relations in order, (relation, column) pairs, and the columns that come out."""
 
     relations: dict[Name, None] = field(default_factory=dict)

@@ -63,7 +63,7 @@ def timed(argv: list[str | Path]) -> float:
 def main() -> None:
     """Run both in turn, so that a noisy neighbour disturbs them alike."""
     asked = arguments(__doc__ or "")
-    compileall.compile_dir(SOURCES, quiet=1)  # an installed dbsec is compiled; PYTHONDONTWRITEBYTECODE leaves a tree raw
+    compileall.compile_dir(SOURCES, quiet=1)  # as an installed dbsec is, PYTHONDONTWRITEBYTECODE or not
     ours: list[str | Path] = [Path(sys.executable).parent / "dbsec", "migrate", "lint", "--format", "json"]
     theirs: list[str | Path] = [peer("squawk-cli") / "squawk", "--reporter", "json", "--pg-version", "17.0"]
     one: dict[str, list[float]] = {"dbsec": [], "squawk": []}

@@ -37,7 +37,9 @@ BOUNDARIES = {
         ("pg/connect.py",), ("psycopg.connect", "psycopg.*Connection.connect", "psycopg_pool*", "asyncpg*", "psycopg2*")
     ),
     "surroundings": Boundary(
-        ("cli/*",), ("os.environ*", "os.getenv*", "sys.argv", "sys.stdin", "input", "getpass.getpass"), ("sys.argv",)
+        ("cli/*",),
+        ("os.environ*", "os.getenv*", "sys.argv", "sys.stdin", "input", "getpass.getpass"),
+        ("sys.argv", "sys.stdin"),
     ),
 }
 

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 class Emitted:
@@ -33,9 +33,9 @@ class Emitted:
         """Do nothing: there is no file behind it."""
 
 
-def main() -> None:
+def main(question: TextIO) -> None:
     """Answer for each revision in turn, and flush: the next one may end the process."""
-    asked = json.load(sys.stdin)
+    asked = json.load(question)
     with Path(asked["out"]).open("w", encoding="utf-8") as out:
         try:
             import alembic.operations
@@ -105,4 +105,4 @@ def _offline(emitted: Emitted) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.stdin)

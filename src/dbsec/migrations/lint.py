@@ -104,15 +104,14 @@ class _Engine:
         self.options = options
         self.result = Result()
         self._chosen = options.rules if options.rules is not None else all_rules()
-        every = {
-            **all_rules(),
-            **self._chosen,
-        }.values()  # one that is not asked for still tells the others of its error
+        # one that is not asked for still tells the others of its error
+        every = {**all_rules(), **self._chosen}.values()
         self._rules = [rule for rule in every if rule.since <= options.major <= (rule.until or options.major)]
         self._rules_of: dict[type[Operation], tuple[Rule, ...]] = {}
         self._pages: dict[str, tuple[str, ...]] = {}
         self._session = Session(options.major)
         self._told = set[str]()
+        self._before: Schema | None = None  # the state that the open transaction will go back to
 
     def run(self, script: Script) -> None:
         statements, unread = parse(script)
@@ -120,14 +119,13 @@ class _Engine:
         acts = self._acts(statements)
         self._session = Session(self.options.major)
         self._told = set[str]()  # rules that have a finding in this script
-        before = None
         for at, (statement, operation) in enumerate(acts):
             self._enter(statement)
             if isinstance(operation, TransactionControl):
                 if operation.act == "begin" and _rolls_back(acts, at):
-                    before = copy.deepcopy(self.schema)
-                elif operation.act == "rollback" and before is not None:
-                    self.schema, before = before, None
+                    self._before = copy.deepcopy(self.schema)
+                elif operation.act == "rollback" and self._before is not None:
+                    self.schema, self._before = self._before, None
             try:
                 self._judge(acts, at)
                 self._advance(statement, operation, released=not script.deployed)
@@ -206,6 +204,8 @@ class _Engine:
             return
         severity, message = hit.severity or rule.severity, hit.message
         hazard = hit.hazard or rule.hazard
+        if self._before is not None and hazard in (Hazard.BREAKS_RELEASE, Hazard.LOSES_DATA):
+            return  # it is undone: only its locks are felt
         if self.options.stats is not None and hazard in (Hazard.BLOCKS_ALL, Hazard.BLOCKS_WRITES):
             severity, message = _measured(self.options.stats, step, hit, severity)
         finding = Finding(

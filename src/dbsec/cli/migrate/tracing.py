@@ -65,8 +65,9 @@ def run(
     scripts, unread = source.read(paths, stdin=stdin, changed_since=changed_since, wrap=wrap)
     with output.progress() as progress, server(postgres, dsn, progress) as scratch, inputs.refusals():
         missed: list[Unread] = []
+        roles = dsn is None  # on a server of somebody else no role is made
         traced = oracle.trace(
-            scripts, schema_sql=text, scratch=scratch, existing=existing, unread=missed, progress=progress
+            scripts, schema_sql=text, scratch=scratch, roles=roles, existing=existing, unread=missed, progress=progress
         )
     unread += [replace(one, path=str(schema)) if schema and one.path == "schema" else one for one in missed]
     if as_json:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dbsec.migrations import tree
-from dbsec.migrations.effects import coercion
+from dbsec.migrations.effects import coercion, dependents
 from dbsec.migrations.effects.draft import Draft
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.effects.volatility import Volatility, volatility
@@ -109,18 +109,25 @@ def _inline(operation: AddColumn, table: Table, constraint: Constraint, draft: D
     """A constraint that stands beside the new column."""
     column = operation.column
     if constraint.kind is ConstraintKind.CHECK and constraint.enforced and not rewritten:
-        family = draft.family(table, only=operation.only)
+        family = draft.family(table, only=operation.only or constraint.no_inherit)
         draft.does(Work.SCAN, family, "the CHECK is tried on each row, even where all get the same value")
     elif constraint.kind in _KEYS:
         if constraint.kind is ConstraintKind.PRIMARY_KEY and any(table.of_kind(ConstraintKind.PRIMARY_KEY)):
             draft.fails(f'multiple primary keys for table "{table.name.name}" are not allowed')
+        if table.partition_by:
+            draft.fails("unique constraint on partitioned table must include all partitioning columns")
         default = default_of(column, draft)
         same = (default is not None and not tree.is_null(default)) or _NULLS_COUNT.search(operation.clause)
         if same and not rewritten and draft.filled(table):
             draft.fails(f"could not create unique index: all rows get the same '{column.name}'")
         draft.does(Work.BUILD, [table], f"{constraint.kind.upper()} needs an index")
     elif constraint.kind is ConstraintKind.FOREIGN_KEY and constraint.references is not None:
-        draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *draft.family(draft.table(constraint.references)))
+        referenced = draft.table(constraint.references)
+        draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *draft.family(referenced))
+        if draft.complete(referenced) and not dependents.has_key(referenced, constraint.referenced_columns):
+            draft.fails(
+                f'there is no unique constraint matching given keys for referenced table "{referenced.name.name}"'
+            )
         if column.default is None and not column.generated:
             draft.proves("all rows have NULL in the new column, so that the foreign key holds")
         elif constraint.enforced:

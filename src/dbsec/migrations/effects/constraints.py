@@ -51,6 +51,8 @@ def _add_check(operation: AddConstraint, table: Table, draft: Draft) -> None:
     family = draft.family(table, only=operation.only)
     alone = check.no_inherit and not table.partition_by
     draft.lock(LockMode.ACCESS_EXCLUSIVE, *(family if draft.major >= _SINCE_18 or not alone else [table]))
+    if check.no_inherit and table.partition_by:
+        draft.fails(f'cannot add NO INHERIT constraint to partitioned table "{table.name.name}"')
     if operation.only and not alone and len(draft.family(table)) > 1:
         draft.fails("constraint must be added to child tables too")
     if check.valid and check.enforced:
@@ -77,8 +79,12 @@ def drop_not_null(operation: DropNotNull, draft: Draft) -> None:
         return
     found = table.columns.get(operation.column)
     idle = draft.major >= _SINCE_18 and found is not None and not found.not_null
-    draft.lock(LockMode.ACCESS_EXCLUSIVE, *draft.family(table, only=operation.only or idle))
+    only = idle or (operation.only and draft.major < _SINCE_18)
+    draft.lock(LockMode.ACCESS_EXCLUSIVE, *draft.family(table, only=only))
     _missing_column(table, operation.column, draft)
+    parent = draft.table(table.partition_of).columns.get(operation.column) if table.partition_of else None
+    if parent is not None and parent.not_null:
+        draft.fails(f'column "{operation.column}" is marked NOT NULL in parent table')
     if any(operation.column in key.columns for key in table.of_kind(ConstraintKind.PRIMARY_KEY)):
         draft.fails(f'column "{operation.column}" is in a primary key')
 
@@ -95,6 +101,8 @@ def _add_foreign_key(table: Table, key: Constraint, draft: Draft) -> None:
     draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *holders, *targets)
     if table.partition_by and not key.valid and key.enforced and draft.major < _SINCE_18:
         draft.fails(f'cannot add NOT VALID foreign key on partitioned table "{table.name.name}"')
+    if draft.complete(referenced) and not dependents.has_key(referenced, key.referenced_columns):
+        draft.fails(f'there is no unique constraint matching given keys for referenced table "{referenced.name.name}"')
     for own, theirs in zip(key.columns, key.referenced_columns or _primary(referenced), strict=False):
         pair = table.columns.get(own), referenced.columns.get(theirs)
         if pair[0] and pair[1] and not coercion.joins(pair[0].type, pair[1].type, draft.schema, draft.major):

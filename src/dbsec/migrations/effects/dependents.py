@@ -68,3 +68,12 @@ def tables_with_type(name: Name, schema: Schema) -> Iterator[tuple[Table, str]]:
         for column in table.columns.values():
             if column.type.name == name.name and (name.schema is None or column.type.schema in (None, name.schema)):
                 yield table, column.name
+
+
+def has_key(table: Table, columns: tuple[str, ...]) -> bool:
+    """Tell whether a foreign key may point to some columns: a primary key or whole unique index is on just these."""
+    if not columns:
+        return any(table.of_kind(ConstraintKind.PRIMARY_KEY))
+    keys = [key.columns for key in table.of_kind(ConstraintKind.PRIMARY_KEY, ConstraintKind.UNIQUE)]
+    whole = [i.columns for i in table.indexes.values() if i.unique and i.predicate is None and not i.expressions]
+    return any(sorted(key) == sorted(columns) for key in (*keys, *whole))

@@ -36,7 +36,7 @@ def drop_column(operation: DropColumn, draft: Draft) -> None:
     if table is None:
         return
     column = operation.column
-    draft.lock(_AX, *draft.family(table, only=operation.only))
+    draft.lock(_AX, *draft.family(table))  # with ONLY too: the children's column becomes their own
     if column not in table.columns:
         if draft.complete(table) and not operation.if_column_exists:
             draft.fails(f'column "{column}" of relation "{table.name.name}" does not exist')
@@ -191,6 +191,8 @@ def rename(operation: Rename, draft: Draft) -> None:
     if operation.if_exists and draft.schema.known and not draft.exists(name):
         return
     table = draft.table(name)
+    if operation.kind == "column" and table.partition_of:
+        draft.fails(f'cannot rename inherited column "{operation.name.name}"')
     draft.lock(_AX, table, *_renamed_below(operation, table, draft))
 
 

@@ -101,6 +101,8 @@ def drop_index(operation: Drop, draft: Draft) -> None:
             draft.lock(mode, draft.schema.qualified(operation.name))
         return
     table = draft.table(index.table)
+    if index.parent:
+        draft.fails(f"cannot drop index {index.name} because index {index.parent} requires it")
     if index.constraint and not operation.cascade:
         draft.fails(f"cannot drop index {index.name} because constraint {index.constraint} requires it")
     if table.partition_by and operation.concurrently:

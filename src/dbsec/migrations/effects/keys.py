@@ -18,7 +18,8 @@ def add_key(table: Table, key: Constraint, draft: Draft, *, only: bool = False) 
     primary = key.kind is ConstraintKind.PRIMARY_KEY
     members = draft.family(table, only=only)
     below = [member for member in members if member is not table]
-    if table.partition_by and not primary and draft.major < _LOCKS_CHILDREN:
+    settled = not primary or all(name in table.columns and table.columns[name].not_null for name in key.columns)
+    if table.partition_by and settled and draft.major < _LOCKS_CHILDREN:
         draft.lock(LockMode.SHARE, *below)
     elif table.partition_by or primary or draft.major >= _LOCKS_CHILDREN:
         draft.lock(LockMode.ACCESS_EXCLUSIVE, *below)

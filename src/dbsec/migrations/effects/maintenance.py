@@ -22,6 +22,7 @@ from dbsec.migrations.schema.model import Table
 
 _AX = LockMode.ACCESS_EXCLUSIVE
 _SUX = LockMode.SHARE_UPDATE_EXCLUSIVE
+_VACUUMS_CHILDREN = 18  # VACUUM and ANALYZE go down to inheritance children too
 _COMMENTED = ("table", "view", "materialized view", "foreign table", "column")
 _ALONE = {"AlterSystemStmt": "ALTER SYSTEM"}
 
@@ -34,13 +35,14 @@ def vacuum(operation: Vacuum, draft: Draft) -> None:
     if not operation.tables and not draft.schema.known:
         draft.doubts()
     for table in tables:
-        members = draft.family(table, only=not table.partition_by)
+        children = table.partition_by is not None or draft.major >= _VACUUMS_CHILDREN
+        members = draft.family(table, only=not children)
         if operation.full:
-            leaves = draft.leaves(table)
+            leaves = [member for member in members if member.partition_by is None]
             draft.lock(_AX, *leaves)
             draft.does(Work.REWRITE, leaves, "VACUUM FULL writes the table and its indexes anew")
         else:
-            draft.lock(_SUX, *(members if operation.analyze_only else draft.leaves(table)))
+            draft.lock(_SUX, *(one for one in members if operation.analyze_only or one.partition_by is None))
 
 
 def cluster(operation: Cluster, draft: Draft) -> None:

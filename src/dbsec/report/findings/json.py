@@ -27,8 +27,8 @@ def _indented(body: object) -> str:
     try:
         from msgspec.json import encode, format
     except ImportError:  # of the extra [migrations]
-        return json.dumps(body, indent=2, ensure_ascii=False)
-    return format(encode(body), indent=2).decode()
+        return json.dumps(body, indent=2, ensure_ascii=False, default=str)
+    return format(encode(body, enc_hook=str), indent=2).decode()
 
 
 FORMAT = Format(render)

@@ -20,7 +20,7 @@ from rich.table import Table
 from dbsec.findings import Severity
 from dbsec.migrations import facts
 from dbsec.migrations.facts import cases
-from dbsec.migrations.lint import Options, lint
+from dbsec.migrations.linter import Options, lint
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.script import Script
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dbsec.migrations import pages
 from dbsec.migrations.facts import table
-from dbsec.migrations.lint import all_rules
+from dbsec.migrations.linter import all_rules
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "rules"
 PLAYBOOK = TARGET.parent / "migrations_playbook.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dbsec.migrations import pages
-from dbsec.migrations.lint import all_rules
+from dbsec.migrations.linter import all_rules
 
 ROOT = Path(__file__).resolve().parents[2]
 _SPEC = importlib.util.spec_from_file_location("scripts_rules", ROOT / "scripts" / "rules.py")

@@ -11,7 +11,7 @@ import pytest
 
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import Work
-from dbsec.migrations.lint import Options, lint
+from dbsec.migrations.linter import Options, lint
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.script import Script
 from dbsec.testing.bench import Done

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dbsec.migrations import alembic
-from dbsec.migrations.alembic_revisions import Revision, in_order
-from dbsec.migrations.parse import parse
+from dbsec.migrations.reading import alembic
+from dbsec.migrations.reading.alembic_revisions import Revision, in_order
+from dbsec.migrations.reading.parse import parse
+from dbsec.migrations.reading.source import read
 from dbsec.migrations.script import Phase, Script, Unread, Wrap
-from dbsec.migrations.source import read
 from dbsec.migrations.statement import Statement
 
 pytest.importorskip("alembic")

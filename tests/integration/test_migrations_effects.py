@@ -9,11 +9,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dbsec.migrations.comparing import done
 from dbsec.migrations.effects.model import Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.observe import Observed, Observer
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.oracle.comparing import done
+from dbsec.migrations.oracle.observe import Observed, Observer
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.pg import connect
 
 VECTORS = Path(__file__).parents[1] / "vectors"

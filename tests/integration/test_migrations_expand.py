@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbsec.migrations.lint import all_rules, lint
+from dbsec.migrations.linter import all_rules, lint
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.script import Script
 from dbsec.pg import connect

@@ -14,7 +14,7 @@ from dbsec.errors import GaveUp, UsageError
 from dbsec.migrations import tree
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.names import Name
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.schema.apply import apply
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.schema.dump import from_dump

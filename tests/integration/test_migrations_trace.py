@@ -11,15 +11,15 @@ import pytest
 from dbsec.errors import ConnectError, UsageError
 from dbsec.findings import Severity
 from dbsec.lab import account, ports
-from dbsec.migrations import ephemeral, foretelling
-from dbsec.migrations import trace as tracing
 from dbsec.migrations.effects.model import Effect, LockMode, Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.observe import Observer
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.oracle import ephemeral, foretelling
+from dbsec.migrations.oracle import trace as tracing
+from dbsec.migrations.oracle.observe import Observer
+from dbsec.migrations.oracle.trace import trace
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.script import Script, Wrap
 from dbsec.migrations.statement import Origin
-from dbsec.migrations.trace import trace
 from dbsec.pg import connect
 from dbsec.pg.binaries import Source, find
 from dbsec.process import ProcessId
@@ -340,6 +340,6 @@ def test_a_server_that_a_killed_run_left_is_stopped_and_one_of_ours_is_not(place
 
 
 def test_the_code_is_that_of_no_rule():
-    from dbsec.migrations.lint import all_rules
+    from dbsec.migrations.linter import all_rules
 
     assert tracing.CODE not in {rule.code for rule in all_rules().values()}

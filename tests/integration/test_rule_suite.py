@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from dbsec.migrations.effects.model import LockMode, Work
-from dbsec.migrations.lint import all_rules
+from dbsec.migrations.linter import all_rules
 from dbsec.migrations.rule import Breaks, Example, Locks, Loses, Queues, Refused, Shows, Warned
 from dbsec.pg import connect
 from dbsec.testing import rules as suite

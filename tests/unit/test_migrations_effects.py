@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from dbsec.migrations.comparing import disagreements
 from dbsec.migrations.effects import coercion, foretell, together
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.effects.volatility import Volatility, volatility
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import AlterEnum, Type
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.oracle.comparing import disagreements
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.schema.apply import apply
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.session import Session

@@ -12,14 +12,14 @@ import pytest
 
 from dbsec.findings import Severity
 from dbsec.migrations import facts
-from dbsec.migrations.comparing import disagreements
 from dbsec.migrations.effects.model import NOTHING, Effect, LockMode, Task, Work
 from dbsec.migrations.facts import builtins
 from dbsec.migrations.facts.cases import Case, every, schema_sql
-from dbsec.migrations.foretelling import LISTENS, Key, Listener, key
-from dbsec.migrations.lint import Options, all_rules, lint
+from dbsec.migrations.linter import Options, all_rules, lint
 from dbsec.migrations.names import Name
-from dbsec.migrations.parse import parse, parse_text
+from dbsec.migrations.oracle.comparing import disagreements
+from dbsec.migrations.oracle.foretelling import LISTENS, Key, Listener, key
+from dbsec.migrations.reading.parse import parse, parse_text
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dbsec.errors import UsageError
-from dbsec.migrations import fix, source
-from dbsec.migrations.lint import Options, lint
+from dbsec.migrations import fix
+from dbsec.migrations.linter import Options, lint
+from dbsec.migrations.reading import source
 from dbsec.migrations.schema.dump import from_dump
 
 SCHEMA = """

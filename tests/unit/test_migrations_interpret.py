@@ -14,7 +14,7 @@ from dbsec.migrations import operations as op
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Bound, Column, ConstraintKind, Operation, Type
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.schema.apply import apply
 from dbsec.migrations.schema.model import Schema
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dbsec.migrations.comparing import disagreements
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
-from dbsec.migrations.foretelling import foretold, key
-from dbsec.migrations.loading import rows_follow
 from dbsec.migrations.names import Name
-from dbsec.migrations.notices import Notice, Told, proofs_in, work_in
-from dbsec.migrations.parse import parse, parse_text
+from dbsec.migrations.oracle.comparing import disagreements
+from dbsec.migrations.oracle.foretelling import foretold, key
+from dbsec.migrations.oracle.loading import rows_follow
+from dbsec.migrations.oracle.notices import Notice, Told, proofs_in, work_in
+from dbsec.migrations.reading.parse import parse, parse_text
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.script import Script
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbsec.migrations import lexer
-from dbsec.migrations.parse import parse, parse_text
+from dbsec.migrations.reading import lexer
+from dbsec.migrations.reading.parse import parse, parse_text
 from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.statement import Origin, Statement
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from dbsec.findings import Severity
-from dbsec.migrations.lint import Located, Options, lint
+from dbsec.migrations.linter import Located, Options, lint
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Wrap
 

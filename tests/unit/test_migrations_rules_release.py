@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dbsec.migrations.lint import Options, Result, all_rules, lint
+from dbsec.migrations.linter import Options, Result, all_rules, lint
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.script import Phase, Script, Wrap
 

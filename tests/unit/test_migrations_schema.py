@@ -8,7 +8,7 @@ from dbsec.errors import UsageError
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import ConstraintKind, Type
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.schema import naming
 from dbsec.migrations.schema.apply import apply, path_of
 from dbsec.migrations.schema.dump import from_dump

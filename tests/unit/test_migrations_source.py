@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbsec.errors import UsageError
-from dbsec.migrations.parse import parse
-from dbsec.migrations.psql import sql_of
+from dbsec.migrations.reading.parse import parse
+from dbsec.migrations.reading.psql import sql_of
+from dbsec.migrations.reading.source import read
 from dbsec.migrations.script import Phase, Script, Unread, Wrap
-from dbsec.migrations.source import read
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from dbsec.findings import Severity
-from dbsec.migrations.lint import Options, lint
+from dbsec.migrations.linter import Options, lint
 from dbsec.migrations.operations import Drop
 from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule
 from dbsec.migrations.script import Script

@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dbsec.migrations.lint import Options, Result, lint
+    from dbsec.migrations.linter import Options, Result, lint
+    from dbsec.migrations.reading.source import read
     from dbsec.migrations.rule import Rule
     from dbsec.migrations.schema.catalog import from_catalog
     from dbsec.migrations.schema.dump import from_dump
     from dbsec.migrations.schema.model import Schema
     from dbsec.migrations.script import Script, Unread
-    from dbsec.migrations.source import read
     from dbsec.migrations.stats import Stats, snapshot
 
 __all__ = [
@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "lint": ("Options", "Result"),
+    "linter": ("Options", "Result", "lint"),
     "rule": ("Rule",),
     "schema.catalog": ("from_catalog",),
     "schema.dump": ("from_dump",),
     "schema.model": ("Schema",),
     "script": ("Script", "Unread"),
-    "source": ("read",),
+    "reading.source": ("read",),
     "stats": ("Stats", "snapshot"),
 }
 

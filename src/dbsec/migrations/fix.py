@@ -12,11 +12,11 @@ from pathlib import Path
 from dbsec import files
 from dbsec.errors import UsageError
 from dbsec.findings import Severity
-from dbsec.migrations import source
 from dbsec.migrations.interpret import operations_of
-from dbsec.migrations.lint import Located, Options, Result, lint
+from dbsec.migrations.linter import Located, Options, Result, lint
 from dbsec.migrations.operations import OnTable, Operation, TransactionControl
-from dbsec.migrations.parse import parse
+from dbsec.migrations.reading import source
+from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Wrap
 from dbsec.migrations.statement import Origin, Statement

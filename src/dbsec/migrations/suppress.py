@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from dbsec import waivers
 from dbsec.findings import Finding
-from dbsec.migrations import lexer, marks
-from dbsec.migrations.lexer import Part
-from dbsec.migrations.lint import Located, Result
-from dbsec.migrations.parse import parse
+from dbsec.migrations.linter import Located, Result
+from dbsec.migrations.reading import lexer, marks
+from dbsec.migrations.reading.lexer import Part
+from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.rule import Rule
 from dbsec.migrations.script import Script
 from dbsec.migrations.statement import Origin, Statement

@@ -12,8 +12,8 @@ import psycopg
 
 from dbsec.migrations.effects.model import Effect, LockMode
 from dbsec.migrations.names import Name
-from dbsec.migrations.observe import Observed, Observer
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.oracle.observe import Observed, Observer
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.statement import Origin, Statement
 from dbsec.pg import Conninfo, connect
 from dbsec.testing.scratch import Scratch

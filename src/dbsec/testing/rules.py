@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import Work
-from dbsec.migrations.lint import Options, all_rules, lint
-from dbsec.migrations.parse import parse
+from dbsec.migrations.linter import Options, all_rules, lint
+from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.rule import Example, Hazard, Rule
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.script import Script

@@ -162,7 +162,7 @@ def rules(
     inputs.need_parser()
     from dbsec.cli.migrate import explaining
     from dbsec.migrations import pages
-    from dbsec.migrations.lint import all_rules
+    from dbsec.migrations.linter import all_rules
 
     known = all_rules()
     if code is not None:

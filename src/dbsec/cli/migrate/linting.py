@@ -16,8 +16,9 @@ from dbsec.cli.migrate import inputs
 from dbsec.clock import SYSTEM
 from dbsec.errors import DbsecError
 from dbsec.findings import Finding, Severity
-from dbsec.migrations import collector, source
-from dbsec.migrations.lint import DEFAULT_MAJOR, MANUAL, Located, Options, Result, all_rules, lint
+from dbsec.migrations import collector
+from dbsec.migrations.linter import DEFAULT_MAJOR, MANUAL, Located, Options, Result, all_rules, lint
+from dbsec.migrations.reading import source
 from dbsec.migrations.rule import Hazard
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread, Wrap

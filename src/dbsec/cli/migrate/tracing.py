@@ -17,8 +17,8 @@ from dbsec.cli.migrate import inputs
 from dbsec.errors import DbsecError
 from dbsec.findings import Severity
 from dbsec.migrations import facts as measured
-from dbsec.migrations import source
-from dbsec.migrations import trace as oracle
+from dbsec.migrations.oracle import trace as oracle
+from dbsec.migrations.reading import source
 from dbsec.migrations.script import Unread, Wrap
 from dbsec.pg import Conninfo
 from dbsec.progress import Progress
@@ -26,7 +26,7 @@ from dbsec.report.findings import NotRead
 
 if TYPE_CHECKING:
     from dbsec.migrations.effects.model import Effect
-    from dbsec.migrations.trace import Traced
+    from dbsec.migrations.oracle.trace import Traced
     from dbsec.pg.binaries import Source
 
 
@@ -37,7 +37,7 @@ def server(postgres: Source, dsn: str | None, progress: Progress) -> Iterator[Co
         yield inputs.conninfo_of(dsn)
         return
     from dbsec.lab import account, ports
-    from dbsec.migrations import ephemeral
+    from dbsec.migrations.oracle import ephemeral
     from dbsec.pg import binaries
 
     programs = home() / "programs"

@@ -12,8 +12,8 @@ from dbsec.migrations.effects.model import Effect, LockMode
 from dbsec.migrations.facts import builtins
 from dbsec.migrations.facts.cases import Case, every, schema_sql
 from dbsec.migrations.names import Name
-from dbsec.migrations.observe import NOT_IN_TRANSACTION, Observed, Observer
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.oracle.observe import NOT_IN_TRANSACTION, Observed, Observer
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.statement import Origin, Statement
 from dbsec.pg import Conninfo, connect, facts
 from dbsec.progress import Progress, Silent

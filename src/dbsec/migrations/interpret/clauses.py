@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from dbsec.migrations import lexer
+from dbsec.migrations.reading import lexer
 
 _NAME = r'(?:"(?:[^"]|"")*"|[\w$]+)'
 _HEAD = re.compile(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dbsec.errors import UsageError
 from dbsec.migrations import collector
 from dbsec.migrations.interpret import operations_of
-from dbsec.migrations.parse import parse
+from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.schema.apply import DEFAULT_PATH, apply
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread

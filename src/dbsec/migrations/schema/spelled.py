@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dbsec.migrations import grammar
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.interpret.columns import type_of
 from dbsec.migrations.operations import Operation, Type
-from dbsec.migrations.parse import parse_text
+from dbsec.migrations.reading import grammar
+from dbsec.migrations.reading.parse import parse_text
 from dbsec.migrations.statement import Node
 
 _AT_ONCE = 500

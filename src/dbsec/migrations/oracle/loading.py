@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbsec.migrations.parse import parse
-from dbsec.migrations.psql import sql_of
+from dbsec.migrations.reading.parse import parse
+from dbsec.migrations.reading.psql import sql_of
 from dbsec.migrations.script import Script, Unread
 from dbsec.migrations.statement import Origin, Statement
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from dbsec.migrations import lexer
+from dbsec.migrations.reading import lexer
+from dbsec.migrations.reading.tool import Order, Prepared, Tool, natural
 from dbsec.migrations.script import Wrap
-from dbsec.migrations.tool import Order, Prepared, Tool, natural
 
 _NAME = re.compile(r"(?:^|/)(?P<kind>[VR])(?P<version>\d[\d._]*?)?__[^/]*\.sql\Z")
 # What Flyway itself takes out of the transaction, where a file has nothing else.

@@ -6,9 +6,9 @@ Source: https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-MULT
 
 from __future__ import annotations
 
-from dbsec.migrations import lexer
+from dbsec.migrations.reading import lexer
+from dbsec.migrations.reading.tool import Prepared
 from dbsec.migrations.script import Wrap
-from dbsec.migrations.tool import Prepared
 
 
 def one_message(text: str, _: str) -> Prepared:

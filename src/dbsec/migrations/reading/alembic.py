@@ -13,8 +13,8 @@ from typing import Any
 
 from dbsec import process
 from dbsec.errors import ProgramError
-from dbsec.migrations import marks
-from dbsec.migrations.alembic_revisions import Revision, in_order, revisions_in
+from dbsec.migrations.reading import marks
+from dbsec.migrations.reading.alembic_revisions import Revision, in_order, revisions_in
 from dbsec.migrations.script import Script, Unread, Wrap
 
 _CHILD = Path(__file__).with_name("alembic_child.py")

@@ -10,7 +10,7 @@ import psycopg
 
 from dbsec.migrations.effects.model import LockMode, Task, Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.waiting import Locks
+from dbsec.migrations.oracle.waiting import Locks
 
 MANY_ROWS = 100
 """From so many rows on, writing them is counted as work; a test database has few more."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from dbsec.migrations import grammar, literals
-from dbsec.migrations.literals import UNKNOWN
+from dbsec.migrations.reading import grammar, literals
+from dbsec.migrations.reading.literals import UNKNOWN
 from dbsec.migrations.script import Unread
 from dbsec.migrations.statement import Node, Origin, Statement
 

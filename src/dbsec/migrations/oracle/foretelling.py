@@ -8,7 +8,7 @@ from typing import Any
 from dbsec.findings import Severity
 from dbsec.migrations.effects import together
 from dbsec.migrations.effects.model import Effect
-from dbsec.migrations.lint import Options, lint
+from dbsec.migrations.linter import Options, lint
 from dbsec.migrations.operations import Operation, TransactionControl
 from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
 from dbsec.migrations.schema.model import Schema

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from dbsec.migrations.reading.tool import Prepared, Tool, only
 from dbsec.migrations.script import Wrap
-from dbsec.migrations.tool import Prepared, Tool, only
 
 _CHANGESET = re.compile(r"^[ \t]*--[ \t]*changeset[ \t]+(?P<rest>[^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _ALONE = re.compile(r"\brunInTransaction\s*:\s*\"?false\b", re.IGNORECASE)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dbsec.migrations import lexer
-from dbsec.migrations.grammar import Refusal, statements_of
-from dbsec.migrations.plpgsql import opened
+from dbsec.migrations.reading import lexer
+from dbsec.migrations.reading.grammar import Refusal, statements_of
+from dbsec.migrations.reading.plpgsql import opened
 from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.statement import Node, Statement
 

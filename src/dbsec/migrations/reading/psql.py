@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from dbsec.migrations import lexer
-from dbsec.migrations.lexer import Part, blanked
+from dbsec.migrations.reading import lexer
+from dbsec.migrations.reading.lexer import Part, blanked
 
 _SUSPECT = re.compile(r"\\|:(?<!::)[\"'A-Za-z_]|\$\{")
 _PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")

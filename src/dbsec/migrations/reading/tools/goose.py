@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from dbsec.migrations.reading.tool import Prepared, Tool, only
 from dbsec.migrations.script import Wrap
-from dbsec.migrations.tool import Prepared, Tool, only
 
 _MARK = re.compile(
     r"^[ \t]*--[ \t]*\+(?:goose|migrate)[ \t]+(?P<way>up|down)\b(?P<rest>[^\r\n]*)", re.IGNORECASE | re.MULTILINE

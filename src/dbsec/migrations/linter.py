@@ -24,7 +24,7 @@ from dbsec.migrations.operations import (
     SetVariable,
     TransactionControl,
 )
-from dbsec.migrations.parse import parse
+from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.rule import Hazard, Hit, Rule, Step
 from dbsec.migrations.schema.apply import apply
 from dbsec.migrations.schema.model import Schema

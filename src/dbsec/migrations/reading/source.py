@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from dbsec import discovery
 from dbsec.errors import UsageError
-from dbsec.migrations import marks, tools, walk
-from dbsec.migrations.psql import sql_of
+from dbsec.migrations.reading import marks, tools, walk
+from dbsec.migrations.reading.psql import sql_of
+from dbsec.migrations.reading.tool import Order, Prepared, Tool, by_name
 from dbsec.migrations.script import Script, Unread, Wrap
-from dbsec.migrations.tool import Order, Prepared, Tool, by_name
 
 MOST_BYTES = 64 << 20
 _HEAD = 1 << 16  # characters in which the mark of a tool is looked for
@@ -51,7 +51,7 @@ def read(
             else:
                 scripts.append(_script(path, text, unread, f"{place}/{name}"))
         for folder, files in found.revisions.items():
-            from dbsec.migrations import alembic
+            from dbsec.migrations.reading import alembic
 
             made, missed = alembic.read(folder, files, asked=not found.whole)
             scripts += made
@@ -59,7 +59,7 @@ def read(
     if not (scripts or unread):
         raise UsageError(f"no migration in {', '.join(map(repr, paths))}", hint="find . -name '*.sql'")
     if changed_since is not None:
-        from dbsec.migrations import changed
+        from dbsec.migrations.reading import changed
 
         deployed = changed.unchanged_since(changed_since, [script.path for script in scripts if script.path != "-"])
         scripts = [replace(script, deployed=True) if script.path in deployed else script for script in scripts]

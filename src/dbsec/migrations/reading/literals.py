@@ -8,7 +8,7 @@ from functools import cache
 from itertools import islice, product
 from typing import Any
 
-from dbsec.migrations import grammar
+from dbsec.migrations.reading import grammar
 from dbsec.migrations.statement import Node
 
 UNKNOWN = "\ue000"  # a part that only the server knows; a character of the private use area, which no migration has

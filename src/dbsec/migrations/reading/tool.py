@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from dbsec.migrations.lexer import blanked
+from dbsec.migrations.reading.lexer import blanked
 from dbsec.migrations.script import Wrap
 
 Order = tuple[int, tuple[int, ...], tuple[str | int, ...]]

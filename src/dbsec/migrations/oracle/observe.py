@@ -9,12 +9,12 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from dbsec.migrations import relations
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.notices import Notice, proofs_in, work_in
-from dbsec.migrations.relations import Relation, scanned, spoken_of, strongest, written
-from dbsec.migrations.waiting import Locks, Run, holding, locks_of
+from dbsec.migrations.oracle import relations
+from dbsec.migrations.oracle.notices import Notice, proofs_in, work_in
+from dbsec.migrations.oracle.relations import Relation, scanned, spoken_of, strongest, written
+from dbsec.migrations.oracle.waiting import Locks, Run, holding, locks_of
 
 NOT_IN_TRANSACTION = ("25001", "2D000")
 _RUNS_ALONE = {"LockStmt", "DeclareCursorStmt"}  # refused outside of a transaction: ours must not hide that

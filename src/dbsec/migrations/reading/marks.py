@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dbsec.migrations import lexer
-from dbsec.migrations.lexer import Part
+from dbsec.migrations.reading import lexer
+from dbsec.migrations.reading.lexer import Part
 from dbsec.migrations.script import Phase, Unread
 
 Comments = tuple[tuple[int, str], ...]

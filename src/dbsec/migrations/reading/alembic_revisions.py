@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dbsec.migrations.reading.tool import natural
 from dbsec.migrations.script import Unread
-from dbsec.migrations.tool import natural
 
 _REVISION = re.compile(r"^(?:revision|down_revision)\b\s*(?::[^=\n]*)?=", re.MULTILINE)
 

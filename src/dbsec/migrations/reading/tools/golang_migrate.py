@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from dbsec.migrations.tool import Tool
-from dbsec.migrations.tools._message import one_message
+from dbsec.migrations.reading.tool import Tool
+from dbsec.migrations.reading.tools._message import one_message
 
 TOOL = Tool("golang-migrate", one_message, named=re.compile(r"(?:^|/)\d+_[^/]*\.up\.sql\Z"))

@@ -11,13 +11,13 @@ import psycopg
 
 from dbsec.errors import UsageError
 from dbsec.findings import Finding, Severity
-from dbsec.migrations.comparing import disagreements
 from dbsec.migrations.effects.model import NOTHING, Effect, LockMode, Work
-from dbsec.migrations.foretelling import foretold, key
-from dbsec.migrations.loading import load, rows_follow
 from dbsec.migrations.names import Name
-from dbsec.migrations.observe import Observed, Observer
-from dbsec.migrations.parse import parse
+from dbsec.migrations.oracle.comparing import disagreements
+from dbsec.migrations.oracle.foretelling import foretold, key
+from dbsec.migrations.oracle.loading import load, rows_follow
+from dbsec.migrations.oracle.observe import Observed, Observer
+from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.schema.model import Schema

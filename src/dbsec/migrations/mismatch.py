@@ -21,6 +21,10 @@ from dbsec.migrations.schema.model import Schema
 
 _RELATIONS = {"table", "view", "materialized view", "foreign table"}
 _OTHERS = {"index", "sequence", "type"}
+_OF_TOOLS = frozenset(  # a tool makes its own table where it needs it
+    ("alembic_version", "databasechangelog", "databasechangeloglock", "django_migrations", "flyway_schema_history")
+    + ("goose_db_version", "schema_migrations", "_prisma_migrations")
+)
 
 
 def missing(operation: Operation, schema: Schema) -> str:
@@ -37,6 +41,8 @@ def _source(schema: Schema) -> str:
 
 def _exists(name: Name, schema: Schema) -> bool:
     if name.schema in ("pg_catalog", "information_schema") or name.name.startswith(("pg_", "dbsec_unknown")):
+        return True
+    if name.name in _OF_TOOLS:
         return True
     return schema.table(name) is not None or schema.view(name) is not None
 

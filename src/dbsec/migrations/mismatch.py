@@ -21,9 +21,9 @@ from dbsec.migrations.schema.model import Schema
 
 _RELATIONS = {"table", "view", "materialized view", "foreign table"}
 _OTHERS = {"index", "sequence", "type"}
-_OF_TOOLS = frozenset(  # a tool makes its own table where it needs it
-    ("alembic_version", "databasechangelog", "databasechangeloglock", "django_migrations", "flyway_schema_history")
-    + ("goose_db_version", "schema_migrations", "_prisma_migrations")
+_OF_TOOLS = (  # a tool makes its own table where it needs it
+    *("alembic_version", "databasechangelog", "databasechangeloglock", "django_migrations"),
+    *("flyway_schema_history", "goose_db_version", "schema_migrations", "_prisma_migrations"),
 )
 
 

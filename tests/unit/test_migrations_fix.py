@@ -9,6 +9,8 @@ from dbsec.migrations import fix
 from dbsec.migrations.linter import Options, lint
 from dbsec.migrations.reading import source
 from dbsec.migrations.schema.dump import from_dump
+from dbsec.migrations.schema.model import Schema
+from dbsec.migrations.script import Script
 
 SCHEMA = """
 CREATE TABLE app.users (id bigint PRIMARY KEY, email text, org_id bigint, n int);
@@ -113,3 +115,76 @@ def test_the_mode_of_the_file_stays_and_the_diff_applies(tmp_path):
     fix.apply(changes)
     assert path.stat().st_mode & 0o777 == 0o640
     assert changes[0].diff.count("\\ No newline at end of file") == 2
+
+
+CLAUSES = """
+CREATE SCHEMA ref;
+CREATE DOMAIN ref.nonempty AS varchar(20) CHECK (VALUE <> '');
+CREATE DOMAIN ref.deep AS ref.nonempty;
+CREATE TABLE d (id int PRIMARY KEY);
+CREATE TABLE t (id int CONSTRAINT pk PRIMARY KEY, amount int, body text, x int CONSTRAINT x REFERENCES d);
+CREATE UNIQUE INDEX ui ON t (amount);
+CREATE TABLE trail (id int, region text) PARTITION BY LIST (region);
+CREATE TABLE trail_emea PARTITION OF trail FOR VALUES IN ('emea');
+CREATE TABLE trail_rest (id int, region text);
+"""
+
+
+def fix_of(sql, code):
+    scripts = [Script("schema.sql", CLAUSES, deployed=True), Script("release.sql", sql)]
+    found = lint(scripts, schema=Schema(known=True), options=Options(17)).findings
+    (fix,) = (one.fix for one in found if one.code == code)
+    return fix.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("clauses", "code", "first"),
+    [
+        ("ADD COLUMN p int, ADD CONSTRAINT p_ok CHECK (p > 0)", "MIG207", "ADD COLUMN p int"),
+        ("ADD COLUMN depot int, ADD FOREIGN KEY (depot) REFERENCES d", "MIG208", "ADD COLUMN depot int"),
+        ("ADD COLUMN tok int, ADD UNIQUE (tok)", "MIG108", "ADD COLUMN tok int"),
+        ("DROP CONSTRAINT x, ADD CONSTRAINT x FOREIGN KEY (x) REFERENCES d", "MIG208", "DROP CONSTRAINT x"),
+        ("DROP CONSTRAINT pk, ADD CONSTRAINT pk PRIMARY KEY USING INDEX ui", "MIG211", "DROP CONSTRAINT pk"),
+        (
+            "ADD COLUMN nn int, ALTER amount TYPE bigint, ALTER body SET DEFAULT ''",
+            "MIG201",
+            "ADD COLUMN nn int, ALTER body SET DEFAULT ''",
+        ),
+        ("ADD y int, ALTER body SET NOT NULL, ADD CHECK (amount > 0)", "MIG207", "ADD y int"),
+        ("ADD y int, -- why\n ADD z int -- so\n, ADD CHECK (y > 0)", "MIG207", "ADD y int, ADD z int"),
+    ],
+)
+def test_the_fix_of_a_finding_keeps_the_clauses_beside_it(clauses, code, first):
+    one, *rest = fix_of(f"ALTER TABLE t {clauses}", code)
+    assert one == f"ALTER TABLE t {first};"
+    assert rest
+    assert not any(first in line for line in rest)
+
+
+def test_a_clause_that_needs_the_column_of_a_fix_stands_behind_it():
+    fix = fix_of("ALTER TABLE t ADD s serial, ADD CHECK (s > 0) NOT VALID, ADD z int", "MIG203")
+    assert fix[0] == "ALTER TABLE t ADD z int;"
+    assert fix[-1] == "ALTER TABLE t ADD CHECK (s > 0) NOT VALID;"
+
+
+def test_a_fix_of_the_whole_statement_does_not_get_its_clauses_twice():
+    sql = "ALTER TABLE t ADD y int, ADD z int"
+    assert fix_of(sql, "MIG501") == ["SET lock_timeout = '2s';", f"{sql};"]
+
+
+def test_the_default_partition_gets_no_check_that_cannot_be_said():
+    assert fix_of("ALTER TABLE trail ATTACH PARTITION trail_rest DEFAULT", "MIG209") == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "added"),
+    [
+        ("ALTER TABLE t ADD COLUMN e ref.deep", "MIG205", "e varchar(20)"),
+        ("ALTER TABLE t ALTER COLUMN body TYPE ref.nonempty", "MIG201", "body_new varchar(20)"),
+        ("ALTER TABLE t ALTER COLUMN amount TYPE ref.deep", "MIG312", "amount_deep varchar(20)"),
+    ],
+)
+def test_a_column_of_a_constrained_domain_gets_the_type_below_it_and_a_check(sql, code, added):
+    first, *rest = fix_of(sql, code)
+    assert first == f"ALTER TABLE t ADD COLUMN {added};"
+    assert any(" CHECK (" in line and "IS NOT DISTINCT FROM" in line and "NOT VALID;" in line for line in rest)

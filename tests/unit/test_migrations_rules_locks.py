@@ -40,11 +40,19 @@ CREATE TABLE events_2026 (id bigint, day date NOT NULL, kind text);
 CREATE TABLE logs (id bigint, day date NOT NULL) PARTITION BY RANGE (day);
 CREATE TABLE logs_2024 PARTITION OF logs FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
 CREATE TABLE logs_2025 (id bigint, day date NOT NULL);
+CREATE TABLE legs (id bigint, started timestamptz NOT NULL) PARTITION BY RANGE (started);
+CREATE TABLE legs_rest PARTITION OF legs DEFAULT;
+CREATE TABLE legs_2028 (id bigint, started timestamptz NOT NULL);
 CREATE MATERIALIZED VIEW sales AS SELECT user_id, count(*) AS n FROM orders GROUP BY user_id;
 CREATE UNIQUE INDEX sales_user_idx ON sales (user_id);
 CREATE TABLE keyless (id bigint, mail text);
 CREATE UNIQUE INDEX keyless_id_idx ON keyless (id);
 """
+AROUND = (
+    "ALTER TABLE legs_rest ADD CONSTRAINT z CHECK (started < '2027-01-01' OR started >= '2028-01-01') NOT VALID;"
+    "ALTER TABLE legs_rest VALIDATE CONSTRAINT z;"
+)
+LEGS_2027 = "CREATE TABLE legs_2027 PARTITION OF legs FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')"
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,14 @@ ERRORS = {
     "timestamptz under UTC": Case("SET timezone = 'UTC'; ALTER TABLE users ALTER COLUMN born TYPE timestamptz"),
     "timestamptz under UTC, indexed": Case(
         "SET timezone = 'UTC'; ALTER TABLE users ALTER COLUMN seen TYPE timestamptz", ("MIG213",)
+    ),
+    "collation of an index with its own": Case(
+        'CREATE INDEX CONCURRENTLY i ON orders (note COLLATE "C"); ALTER TABLE orders ALTER note TYPE text COLLATE "C"'
+    ),
+    "collation of an index with the column's": Case(
+        'CREATE INDEX CONCURRENTLY i ON users (nick COLLATE "C");'
+        'ALTER TABLE users ALTER nick TYPE text COLLATE "POSIX"',
+        ("MIG213",),
     ),
     "collation": Case('ALTER TABLE users ALTER COLUMN nick TYPE text COLLATE "POSIX"'),
     "collation of an indexed column": Case(
@@ -392,6 +408,27 @@ ERRORS = {
         "ALTER TABLE events_rest ADD CONSTRAINT b CHECK (day < '2027-01-01' OR day >= '2028-01-01') NOT VALID;"
         "ALTER TABLE events_rest VALIDATE CONSTRAINT b;"
         "CREATE TABLE events_2027 PARTITION OF events FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')"
+    ),
+    "proof of a default, without offset": Case(AROUND + LEGS_2027),
+    "proof of a default, under UTC": Case("SET timezone = 'UTC';" + AROUND + LEGS_2027),
+    "proof of a default, another day": Case(AROUND.replace("2028-01-01", "2027-12-31") + LEGS_2027, ("MIG210",)),
+    "proof of a default, one with an offset": Case(
+        AROUND.replace("-01-01'", "-01-01 00:00:00+00'") + LEGS_2027, ("MIG210",)
+    ),
+    "proof of a default, one with an offset, under UTC": Case(
+        "SET timezone = 'UTC';" + AROUND.replace("-01-01'", "-01-01 00:00:00+00'") + LEGS_2027
+    ),
+    "proof of a default, the same hours": Case((AROUND + LEGS_2027).replace("-01-01'", "-01-01 02:00'")),
+    "proof of a default, other hours": Case(
+        (AROUND.replace("2028-01-01'", "2028-01-01 02:30'") + LEGS_2027.replace("2028-01-01'", "2028-01-01 03:00'")),
+        ("MIG210",),
+    ),
+    "proof of a default, a date": Case(AROUND.replace("< '", "< DATE '") + LEGS_2027, ("MIG210",)),
+    "proof of a bound, without offset": Case(
+        "ALTER TABLE legs_2028 ADD CONSTRAINT b CHECK (started >= '2028-02-01' AND started < '2028-12-31') NOT VALID;"
+        "ALTER TABLE legs_2028 VALIDATE CONSTRAINT b;"
+        + AROUND.replace("2028", "2029").replace("2027", "2028")
+        + "ALTER TABLE legs ATTACH PARTITION legs_2028 FOR VALUES FROM ('2028-01-01') TO ('2029-01-01')"
     ),
     "detach concurrently": Case("ALTER TABLE logs DETACH PARTITION logs_2024 CONCURRENTLY"),
     # --- 212, 214
@@ -581,3 +618,16 @@ def made_before(case: Case, found: Located) -> str:
     """What the release did before the statement that the fix replaces."""
     text = case.sql[: case.sql.index(found.statement.text)] if found.statement.text in case.sql else ""
     return "" if "BEGIN" in text else text
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        AROUND + "SET timezone = 'Asia/Tokyo';" + LEGS_2027,
+        "SET timezone = 'Asia/Tokyo';" + AROUND + "RESET timezone;" + LEGS_2027,
+        "BEGIN; SET LOCAL timezone = 'UTC';" + AROUND + "COMMIT;" + LEGS_2027,
+        "SET TIME ZONE INTERVAL '+02:00' HOUR TO MINUTE;" + AROUND + "SET TIME ZONE LOCAL;" + LEGS_2027,
+    ],
+)
+def test_literals_without_an_offset_prove_nothing_where_the_zone_changes(sql: str) -> None:
+    assert "MIG210" in codes(Case(sql), Severity.ERROR)

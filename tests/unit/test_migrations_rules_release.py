@@ -48,6 +48,7 @@ CREATE TABLE app."Order Lines" ("Id" bigint NOT NULL, "Amount Due" integer NOT N
 CREATE TABLE public.notes (id bigint NOT NULL, body text);
 CREATE TABLE app.events (id bigint, at date) PARTITION BY RANGE (at);
 CREATE TABLE app.events_2025 PARTITION OF app.events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+CREATE UNLOGGED TABLE public.loads (id bigint);
 CREATE SERVER remote FOREIGN DATA WRAPPER postgres_fdw;
 CREATE FOREIGN TABLE app.far (a integer) SERVER remote;
 CREATE VIEW app.contacts AS SELECT id, email FROM app.users;
@@ -374,6 +375,13 @@ OBJECTS = [
     Case("DELETE FROM app.users WHERE 1 = 1", "406E"),
     Case("CREATE TABLE app.fresh (a int); DELETE FROM app.fresh"),
     Case("ALTER TABLE app.users SET UNLOGGED", "407E"),
+    Case("ALTER TABLE public.loads SET UNLOGGED"),  # it is
+    Case("CREATE RULE r AS ON INSERT TO app.users DO INSTEAD NOTHING", "408E"),
+    Case("CREATE RULE r AS ON DELETE TO app.users WHERE OLD.id > 3 DO INSTEAD NOTHING", "408W"),
+    Case("CREATE RULE r AS ON DELETE TO app.users DO ALSO NOTHING"),
+    Case("CREATE RULE r AS ON DELETE TO app.users DO INSTEAD UPDATE app.users SET status = 'gone' WHERE id = OLD.id"),
+    Case("CREATE RULE r AS ON INSERT TO app.contacts DO INSTEAD NOTHING"),
+    Case("CREATE TABLE app.fresh (a int); CREATE RULE r AS ON INSERT TO app.fresh DO INSTEAD NOTHING"),
     Case("ALTER TABLE app.users SET LOGGED"),
     Case("CREATE TABLE app.fresh (a int); ALTER TABLE app.fresh SET UNLOGGED"),
     Case("ALTER TABLE app.users ENABLE ROW LEVEL SECURITY", "313W"),
@@ -545,6 +553,8 @@ ENVIRONMENT = [
     Case("ALTER TABLE app.users ALTER email TYPE varchar(90)", "519E"),  # a view reads it
     Case("CREATE TABLE app.users (a int)", "519E"),
     Case("CREATE TABLE IF NOT EXISTS app.users (a int)"),
+    Case("CREATE TABLE notes (id bigint)", "519E"),
+    Case("CREATE TEMP TABLE notes (id bigint)"),
     Case("CREATE TABLE app.users (a int)", known=False),
     Case("ALTER TABLE app.users ALTER email TYPE numeric(9,1)", "519E"),  # and nothing is lost nor read as another type
     Case("ALTER TABLE app.events ADD FOREIGN KEY (id) REFERENCES app.users (id) NOT VALID", "519E", major=17),

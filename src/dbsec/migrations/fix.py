@@ -14,12 +14,13 @@ from dbsec.errors import UsageError
 from dbsec.findings import Severity
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.linter import Located, Options, Result, lint
-from dbsec.migrations.operations import OnTable, Operation, TransactionControl
+from dbsec.migrations.operations import TransactionControl
 from dbsec.migrations.reading import source
 from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Wrap
 from dbsec.migrations.statement import Origin, Statement
+from dbsec.migrations.whole import replacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +146,10 @@ def _past_semicolon(text: str, at: int) -> int:
 
 
 def _statements(statement: Statement, errors: Sequence[Located]) -> list[str]:
-    """Give the safe statements, and before them the clauses of the same ALTER TABLE that are harmless."""
+    """Give the safe statements, with the clauses of the same ALTER TABLE that are harmless."""
     mended = {id(found.operation): found.hit.fix for found in errors}
-    operations = operations_of(statement)
-    if len(operations) < 2:
-        return [fix.strip() for fix in mended.values()]
     broken = [found.operation for found in errors]
-    kept = [operation for operation in operations if operation not in broken]
-    head = _head(statement, operations)
-    alone = [f"{head}{', '.join(operation.clause.strip() for operation in kept)};"] if kept else []
-    return alone + [fix.strip() for fix in dict.fromkeys(mended.values())]
-
-
-def _head(statement: Statement, operations: Sequence[Operation]) -> str:
-    first = operations[0]
-    assert isinstance(first, OnTable)
-    return statement.text[: statement.text.index(first.clause)]
+    return replacement(statement, operations_of(statement), broken, list(mended.values()))
 
 
 def _outside(made: list[str]) -> list[str]:

@@ -31,6 +31,7 @@ from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread
 from dbsec.migrations.session import Session
 from dbsec.migrations.statement import Statement
+from dbsec.migrations.whole import with_whole_fixes
 
 if TYPE_CHECKING:
     from dbsec.migrations.stats import Stats
@@ -119,6 +120,7 @@ class _Engine:
         acts = self._acts(statements)
         self._session = Session(self.options.major)
         self._told = set[str]()  # rules that have a finding in this script
+        first = len(self.result.located)
         for at, (statement, operation) in enumerate(acts):
             self._enter(statement)
             if isinstance(operation, TransactionControl):
@@ -131,6 +133,7 @@ class _Engine:
                 self._advance(statement, operation, released=not script.deployed)
             except RecursionError:
                 self._too_deep(statement)
+        self.result.located[first:] = with_whole_fixes(self.result.located[first:])
         if not script.deployed:
             self.result.files += 1
             self.result.statements += len(statements)
@@ -191,6 +194,8 @@ class _Engine:
             if not operation.local or statement.in_transaction:
                 scope = session.local if operation.local else session.settings
                 _set(scope, operation)
+                if operation.name == "timezone":
+                    session.zones.add(operation.value or "")
         elif isinstance(operation, AlterEnum) and operation.old is None:
             session.added_values.setdefault(operation.type, set()).add(operation.value)
         if statement.in_transaction:

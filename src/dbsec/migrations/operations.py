@@ -321,7 +321,10 @@ class CreateView(Operation, frozen=True):
 
 
 class CreateIndex(Operation, frozen=True):
-    """``columns``: the key, "" for an expression; ``expressions`` and ``predicate`` stay nodes."""
+    """``columns``: the key, "" for an expression; ``expressions`` and ``predicate`` stay nodes.
+
+    ``collations``: what COLLATE says of each column of the key, None where it stands not.
+    """
 
     name: str | None
     table: Name
@@ -334,6 +337,7 @@ class CreateIndex(Operation, frozen=True):
     concurrently: bool = False
     only: bool = False
     if_not_exists: bool = False
+    collations: tuple[str | None, ...] = ()
 
 
 class CreateTrigger(Operation, frozen=True):
@@ -349,8 +353,13 @@ class CreateTrigger(Operation, frozen=True):
 
 
 class CreateRule(Operation, frozen=True):
+    """``event``: select, insert, update, delete. ``discards``: DO INSTEAD NOTHING, ``filtered``: only WHERE …."""
+
     name: str
     table: Name
+    event: str = ""
+    discards: bool = False
+    filtered: bool = False
 
 
 class CreatePolicy(Operation, frozen=True):

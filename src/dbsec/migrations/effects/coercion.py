@@ -38,7 +38,7 @@ _JOINABLE = (
 _PREFERRED = ("text", "oid", "inet")  # of several binary casts the one to these picks the operator class
 # Names of zones whose offset was always 0: a timestamp keeps its bytes when it gets one of them.
 _ZERO = ("utc", "uct", "gmt", "zulu", "universal", "greenwich", "gmt0", "gmt+0", "gmt-0")
-_UTC = frozenset({*_ZERO, *(f"etc/{name}" for name in _ZERO), "utc0", "0", "+0", "-0", "00", "+00", "00:00", "+00:00"})
+UTC = frozenset({*_ZERO, *(f"etc/{name}" for name in _ZERO), "utc0", "0", "+0", "-0", "00", "+00", "00:00", "+00:00"})
 _MAX_PRECISION = 6
 _INTERVAL_FIELDS = ((12, 0), (11, 1), (10, 2), (3, 3), (1, 4), (2, 5))  # bit of the mask, rank; second is the least
 
@@ -74,7 +74,7 @@ def _names(old: Type, new: Type, schema: Schema, major: int, timezone: str | Non
     if pair in _ZONED and new.modifiers in ((), (_MAX_PRECISION,)):
         if timezone is None:
             return Cast(True, f"{old} is converted to {new} unless the session's TimeZone is UTC", unsure=True)
-        if timezone.strip().lower() in _UTC:
+        if timezone.strip().lower() in UTC:
             return Cast(False, f"the session's TimeZone is {timezone}")
         return Cast(True, f"{old} is converted to {new} in the session's TimeZone, {timezone}")
     if not new.modifiers and (pair in _binary(major) or pair in _CITEXT):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from dbsec.migrations import tree
@@ -128,23 +129,37 @@ def _without_rewrite(operation: AlterColumnType, table: Table, column: Column, d
     collates = _collation_changes(operation, column, draft)
     changes = _class_changes(operation, column, draft)
     for index in table.indexes.values():
-        if why := _rebuilt(index, column.name, collates=collates, changes=changes):
+        if why := _rebuilt(index, column, collates=collates, changes=changes):
             draft.does(Work.BUILD, [table], f"index '{index.name}' is built again: {why}")
     for check in table.of_kind(ConstraintKind.CHECK):
         if check.valid and column.name in tree.columns_in(check.expression):
             draft.does(Work.SCAN, [table], f"CHECK '{check.name}' is tried again on each row")
 
 
-def _rebuilt(index: Index, column: str, *, collates: bool, changes: bool) -> str:
+def _rebuilt(index: Index, of: Column, *, collates: bool, changes: bool) -> str:
     """Say why an index does not stay as it is; empty where it stays, or is on other columns."""
+    column = of.name
     computed = [column in tree.columns_in(one) for one in (*index.expressions, index.predicate) if one is not None]
     if column not in (*index.columns, *index.include) and not any(computed):
         return ""
+    if index.parent is not None:
+        return "it hangs on an index of the partitioned table, and PostgreSQL never reuses such a one"
     if index.expressions or index.predicate is not None:
         return "PostgreSQL never reuses one with an expression or a predicate"
     if column not in index.columns:
         return ""
-    return "the collation changes" if collates else "the types are ordered by different operators" if changes else ""
+    follows = [
+        own in (None, of.collation or "default")  # PostgreSQL forgets that it was written
+        for name, own in zip_longest(index.columns, index.collations[: len(index.columns)])
+        if name == column
+    ]
+    return (
+        "the collation changes"
+        if collates and any(follows)
+        else "the types are ordered by different operators"
+        if changes
+        else ""
+    )
 
 
 def _foreign_keys(operation: AlterColumnType, table: Table, draft: Draft, *, changed: bool) -> None:

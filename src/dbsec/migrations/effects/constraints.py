@@ -65,11 +65,13 @@ def set_not_null(operation: SetNotNull, draft: Draft) -> None:
     if table is None:
         return
     only = operation.only and not table.partition_by
-    draft.lock(LockMode.ACCESS_EXCLUSIVE, *draft.family(table, only=only))
+    column = table.columns.get(operation.column)
+    idle = column is not None and column.not_null and (table.partition_by is not None or draft.major >= _SINCE_18)
+    draft.lock(LockMode.ACCESS_EXCLUSIVE, *draft.family(table, only=only or idle))
     if operation.only and table.partition_by and len(draft.family(table)) > 1:
         draft.fails("constraint must be added to child tables too")
     _missing_column(table, operation.column, draft)
-    see_not_null(draft.family(table, only=only), operation.column, draft)
+    see_not_null(draft.family(table, only=only or idle), operation.column, draft)
 
 
 def drop_not_null(operation: DropNotNull, draft: Draft) -> None:

@@ -20,7 +20,7 @@ from dbsec.migrations.operations import (
     CreateView,
     Operation,
 )
-from dbsec.migrations.schema import naming
+from dbsec.migrations.schema import naming, places
 from dbsec.migrations.statement import Node
 
 _ALONE = ("database", "tablespace", "subscription")  # refused in a transaction
@@ -28,7 +28,7 @@ _ALONE = ("database", "tablespace", "subscription")  # refused in a transaction
 
 def create_table(operation: CreateTable, draft: Draft) -> None:
     """Foretell CREATE TABLE: the new table is nobody's yet, but parents and referenced tables are."""
-    name = draft.schema.qualified(operation.table)
+    name = places.of_new_table(draft.schema, operation.table, temporary=operation.persistence == "temporary")
     if name in draft.schema.tables:
         if operation.if_not_exists:
             draft.proves(f"{name} is there already")

@@ -87,14 +87,16 @@ def _compares(clause: Compared, target: Compared) -> bool:
         return False
 
 
-def types_of(table: Table, schema: Schema) -> Types:
+def types_of(table: Table, schema: Schema, zone: str | None) -> Types:
     """Give each column the type that its domain comes down to."""
-    return {name: coercion.base(column.type, schema)[0] for name, column in table.columns.items()}
+    types = Types((name, coercion.base(column.type, schema)[0]) for name, column in table.columns.items())
+    types.zone = zone
+    return types
 
 
-def known_of(table: Table, schema: Schema) -> list[Term]:
+def known_of(table: Table, schema: Schema, zone: str | None = None) -> list[Term]:
     """Collect what is certain of a table's rows: valid CHECK constraints and NOT NULL."""
-    types = types_of(table, schema)
+    types = types_of(table, schema, zone)
     checks = [term(check.expression, types) for check in table.of_kind(ConstraintKind.CHECK) if check.valid]
     return checks + [Null(name, False) for name, column in table.columns.items() if column.not_null]
 
@@ -119,7 +121,7 @@ def bound_term(bound: Bound, keys: Iterable[str], types: Types) -> Term:
 
 
 def _list(bound: Bound, column: str, types: Types) -> Term:
-    values = [constant(node, types[column]) for node in bound.values if not tree.is_null(node)]
+    values = [constant(node, column, types) for node in bound.values if not tree.is_null(node)]
     if any(value is None for value in values) or (types[column].name == "bool" and len(values) > 1):
         return OPAQUE
     inside = Some(tuple(Compared(column, "=", value) for value in values if value is not None), listed=True)
@@ -143,7 +145,7 @@ def _datums(nodes: Sequence[Node], columns: tuple[str, ...], types: Types) -> li
         words = tree.texts(node["ColumnRef"].get("fields")) if "ColumnRef" in node else ()
         value: _Datum | None = _Edge(words[0]) if words in (("minvalue",), ("maxvalue",)) else None
         if value is None:
-            value = constant(node, types[column])
+            value = constant(node, column, types)
         if value is None or len(nodes) != len(columns):
             return None
         found.append(value)

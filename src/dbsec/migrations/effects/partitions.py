@@ -68,7 +68,7 @@ def bound_of(parent: Table, bound: Bound, draft: Draft) -> Term:
     """Write what rows of a partition must be: its own bound, and those of the parents above."""
     if parent.partition_by is None:
         return OPAQUE
-    types = types_of(parent, draft.schema)
+    types = types_of(parent, draft.schema, draft.session.zone)
     if bound.strategy != "default":
         own = bound_term(bound, parent.partition_by[1], types)
     else:
@@ -83,12 +83,16 @@ def bound_of(parent: Table, bound: Bound, draft: Draft) -> Term:
 def _rows(parent: Table, child: Table, bound: Bound, draft: Draft) -> None:
     target = bound_of(parent, bound, draft)
     for leaf in draft.leaves(child):
-        known = known_of(leaf, draft.schema) + known_of(child, draft.schema)
+        known = _known(leaf, child, draft)
         if implied(target, known):
             if target != Every(()):
                 draft.proves(f"the constraints of {leaf.name} prove that its rows are in the bounds")
         else:
             draft.does(Work.SCAN, [leaf], "each row is read to see that it is in the bounds")
+
+
+def _known(leaf: Table, above: Table, draft: Draft) -> list[Term]:
+    return [term for table in (leaf, above) for term in known_of(table, draft.schema, draft.session.zone)]
 
 
 def beside_default(parent: Table, bound: Bound, draft: Draft) -> None:
@@ -97,10 +101,11 @@ def beside_default(parent: Table, bound: Bound, draft: Draft) -> None:
     if default is None or parent.partition_by is None or bound.strategy == "default":
         return
     draft.lock(LockMode.ACCESS_EXCLUSIVE, default)
-    target = negation(bound_term(bound, parent.partition_by[1], types_of(parent, draft.schema)))
+    types = types_of(parent, draft.schema, draft.session.zone)
+    target = negation(bound_term(bound, parent.partition_by[1], types))
     for leaf in draft.leaves(default):
         draft.lock(LockMode.ACCESS_EXCLUSIVE, leaf)
-        if implied(target, known_of(leaf, draft.schema) + known_of(default, draft.schema)):
+        if implied(target, _known(leaf, default, draft)):
             draft.proves(f"the constraints of {leaf.name} prove that it has no row of the new partition")
         else:
             draft.does(Work.SCAN, [leaf], "each row of the DEFAULT partition is read: it might belong to the new one")

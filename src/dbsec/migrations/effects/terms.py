@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from msgspec import Struct
@@ -13,8 +13,16 @@ from dbsec.migrations.operations import Type
 from dbsec.migrations.statement import Node
 
 Value = Decimal | datetime | str | bool
-Types = Mapping[str, Type]
-"""Columns with the types that domains come down to."""
+
+
+class Types(dict[str, Type]):
+    """Columns with the types that domains come down to; ``zone``: what a timestamptz without an offset is read in.
+
+    "UTC", "" for one that is not known but the same for all, or None where the release has several.
+    """
+
+    zone: str | None = None
+
 
 _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "=": "<>", "<>": "="}
 _SWAPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "<>": "<>"}
@@ -106,9 +114,9 @@ def _operator(left: Node, operator: str, right: Node, types: Types) -> Term:
         inner = term(left, types)
         return inner if truth == (operator == "=") else negation(inner)
     if name := _column(left, types):
-        return _compared(name, operator, constant(right, types[name]))
+        return _compared(name, operator, constant(right, name, types))
     if name := _column(right, types):
-        return _compared(name, _SWAPPED[operator], constant(left, types[name]))
+        return _compared(name, _SWAPPED[operator], constant(left, name, types))
     return OPAQUE
 
 
@@ -194,16 +202,18 @@ def _column(node: Node, types: Types) -> str:
     return ""
 
 
-def constant(node: Node, of: Type) -> Value | None:
+def constant(node: Node, column: str, types: Types) -> Value | None:
     """Read a constant as a value of a column's type; None where it is none, or cannot be compared for sure."""
-    text = tree.constant(node)
+    text, of = tree.constant(node), types[column]
     if text is None or of.array:
         return None
     if of.name in _NUMBERS:
         return _number(text)
     if of.name in _MOMENTS:
         shown = tree.type_name(node["TypeCast"]["typeName"]).name if "TypeCast" in node else ""
-        return _moment(text, zoned="timestamptz" in (of.name, shown), of=of)
+        if of.name == "timestamptz":
+            return _zoned(text, types.zone) if shown in ("", of.name) else None
+        return None if shown == "timestamptz" else _moment(text)
     if of.name == "bool":
         return text.lower() in ("t", "true", "yes", "on", "1")
     if of.name == "bpchar":
@@ -219,12 +229,24 @@ def _number(text: str) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-def _moment(text: str, *, zoned: bool, of: Type) -> Value | None:
-    """Read a date or time; one with a zone only where the text tells the offset."""
+def _moment(text: str) -> Value:
+    """Read a date or time without a zone."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        return text
+
+
+def _zoned(text: str, zone: str | None) -> Value | None:
+    """Read a timestamptz; in a zone that is not known days are ordered, and hours only equal: clocks are changed."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return None if zoned else text
-    if zoned and (of.name != "timestamptz" or moment.tzinfo is None):
         return None
-    return moment if zoned else moment.replace(tzinfo=None)
+    if moment.tzinfo is not None:
+        return moment
+    if zone == "UTC":
+        return moment.replace(tzinfo=UTC)
+    if zone is None:
+        return None
+    return moment.isoformat() if any((moment.hour, moment.minute, moment.second, moment.microsecond)) else moment

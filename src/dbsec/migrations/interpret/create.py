@@ -120,6 +120,7 @@ def create_index(node: Node, statement: Statement) -> Iterator[Operation]:
         bool(node.get("concurrent")),
         not node["relation"].get("inh"),
         bool(node.get("if_not_exists")),
+        tuple((tree.texts(item["IndexElem"].get("collation")) or (None,))[-1] for item in node.get("indexParams", ())),
         clause=statement.text,
     )
 
@@ -159,7 +160,14 @@ def create_trigger(node: Node, statement: Statement) -> Iterator[Operation]:
 
 def create_rule(node: Node, statement: Statement) -> Iterator[Operation]:
     """Read RuleStmt."""
-    yield op.CreateRule(node.get("rulename", ""), tree.name_of(node["relation"]), clause=statement.text)
+    yield op.CreateRule(
+        node.get("rulename", ""),
+        tree.name_of(node["relation"]),
+        node.get("event", "").removeprefix("CMD_").lower(),
+        bool(node.get("instead")) and not node.get("actions"),
+        "whereClause" in node,
+        clause=statement.text,
+    )
 
 
 def create_policy(node: Node, statement: Statement) -> Iterator[Operation]:

@@ -63,7 +63,7 @@ def _render_any_literal() -> None:
     def rendered(self: SQLCompiler, value: Any, type_: Any) -> str:
         try:
             return render(self, value, type_)
-        except (CompileError, NotImplementedError):
+        except (CompileError, NotImplementedError):  # hook: ok what SQLAlchemy raises
             return "NULL"
 
     SQLCompiler.render_literal_value = rendered  # type: ignore[method-assign]

@@ -23,7 +23,9 @@ def checks(parent: Table, clause: str) -> Checks | None:
     strategy, key = parent.partition_by or ("", ())
     if not key or "" in key:
         return None
-    bound = clause[start:] if (start := _for_values(clause)) >= 0 else ""
+    if (start := _for_values(clause)) < 0:
+        return None
+    bound = clause[start:]
     if strategy == "list":
         return _list(ident(key[0]), _source.listed(_source.parenthesised(bound, "IN_P")))
     lower, upper = (_source.listed(_source.parenthesised(bound, word)) for word in ("FROM", "TO"))

@@ -7,10 +7,11 @@ from enum import StrEnum
 
 from dbsec.migrations.effects.model import Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import AddColumn, AlterColumnType, Column, SetExpression
+from dbsec.migrations.operations import AddColumn, AlterColumnType, Column, SetExpression, Type
 from dbsec.migrations.rule import Step
 from dbsec.migrations.rules import _fixes, _source
 from dbsec.migrations.rules._fixes import alter
+from dbsec.migrations.rules._types import free_type
 from dbsec.migrations.rules._words import blocked, ident, sql
 
 SERIALS = {"serial": "integer", "bigserial": "bigint", "smallserial": "smallint"}
@@ -41,8 +42,7 @@ def rewrite_cause(step: Step) -> Cause | None:
         return Cause.NUMBERED
     if column.generated == "stored":
         return Cause.GENERATED
-    domain = step.schema.domain(column.type)
-    if column.default is None or (domain is not None and domain.constraints):
+    if column.default is None or free_type(step.schema, column.type) != column.type:
         return Cause.DOMAIN
     return Cause.DEFAULT
 
@@ -66,19 +66,22 @@ def _steps(step: Step, operation: AddColumn, parts: list[_source.Part], cause: C
     if cause is not None and (column.not_null or cause is Cause.NUMBERED) and not keyed:
         yield from _fixes.not_null(step, table, column.name)
     if cause is Cause.DOMAIN:
-        name = _fixes.named(step.schema, table, (column.name,), "check")
-        same = f"{ident(column.name)}::{column.type} IS NOT DISTINCT FROM {ident(column.name)}"
-        yield from _fixes.not_valid(table, name, f"CHECK ({same})")
+        yield from _as_domain(step, table, column.name, str(column.type))
     for part in parts:
         yield from _constraint(step, table, column.name, part)
+
+
+def _as_domain(step: Step, table: Name, column: str, domain: str) -> list[str]:
+    """Let a CHECK hold what the domain would hold."""
+    name = _fixes.named(step.schema, table, (column,), "check")
+    return _fixes.not_valid(table, name, f"CHECK ({ident(column)}::{domain} IS NOT DISTINCT FROM {ident(column)})")
 
 
 def _head(step: Step, column: Column, text: str, cause: Cause | None) -> str:
     if is_serial(column):
         return f"{ident(column.name)} {SERIALS[column.type.name]}"
     if cause is Cause.DOMAIN:
-        domain = step.schema.domain(column.type)
-        return f"{ident(column.name)} {domain.base if domain is not None else 'text'}"
+        return f"{ident(column.name)} {free_type(step.schema, column.type)}"
     return text
 
 
@@ -128,12 +131,16 @@ def beside_the_old(step: Step) -> str:
     wanted, expression = _wanted(operation)
     if not wanted:
         return ""
-    return _fixes.lines(
-        [
-            alter(operation.table, f"ADD COLUMN {ident(new)} {wanted}"),
-            *_fixes.kept_equal(step, operation.table, new, expression),
-        ]
-    )
+    return _fixes.lines(_second(step, operation.table, new, operation.type, wanted, expression))
+
+
+def _second(step: Step, table: Name, new: str, kind: Type, written: str, expression: str) -> Iterator[str]:
+    """Write a second column that is kept equal to an expression; one of a constrained domain has its base type."""
+    free = free_type(step.schema, kind)
+    yield alter(table, f"ADD COLUMN {ident(new)} {written if free == kind else free}")
+    yield from _fixes.kept_equal(step, table, new, expression)
+    if free != kind:
+        yield from _as_domain(step, table, new, str(kind))
 
 
 def wanted_type(operation: AlterColumnType) -> str:
@@ -161,5 +168,4 @@ def generated_beside(step: Step) -> str:
         return ""
     new = _fixes.new_name(step.schema, operation.table, operation.column)
     kind, expression = table.columns[operation.column].type, _source.parenthesised(operation.clause, "AS")
-    added = alter(operation.table, f"ADD COLUMN {ident(new)} {kind}")
-    return _fixes.lines([added, *_fixes.kept_equal(step, operation.table, new, expression)])
+    return _fixes.lines(_second(step, operation.table, new, kind, str(kind), expression))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import ConstraintKind
+from dbsec.migrations.operations import ConstraintKind, Type
 from dbsec.migrations.rule import Step
+from dbsec.migrations.rules._types import free_type
 from dbsec.migrations.rules._words import ident, sql
 
 BATCH = 10_000
@@ -13,29 +14,42 @@ _NAME_BYTES = 63
 _COUNTING = {"smallserial": "int2", "serial": "int4", "bigserial": "int8"}
 
 
-def instead_of_change(step: Step, table: Name, old: str, new: str, types: tuple[str, str]) -> str:
+def instead_of_change(step: Step, table: Name, old: str, new: str, kinds: tuple[Type, Type]) -> str:
     """Write the SQL that adds ``new`` beside ``old`` and keeps both alike; what comes later stands in comments.
 
-    ``types``: of ``old`` and of ``new``. Locks: ACCESS EXCLUSIVE and SHARE ROW EXCLUSIVE for a moment each.
+    ``kinds``: of ``old`` and of ``new``. Locks: ACCESS EXCLUSIVE and SHARE ROW EXCLUSIVE for a moment each.
     """
-    types = (_COUNTING.get(types[0], types[0]), _COUNTING.get(types[1], types[1]))
+    types = (_written(kinds[0]), _written(kinds[1]))
+    free = _written(free_type(step.schema, kinds[1]))
     trigger = short(f"{table.name}_{new}_sync")
     value = _cast(ident(old), types)
     batch = backfill(step, table, f"{ident(new)} = {value}", _differ(ident(new), value, types[1]))
     function = sql(Name(table.schema, trigger))
     return "\n".join(
         [
-            f"ALTER TABLE {sql(table)} ADD COLUMN {ident(new)} {types[1]};",
+            f"ALTER TABLE {sql(table)} ADD COLUMN {ident(new)} {free};",
             f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS "
             f"$${_body(ident(old), ident(new), types)}$$;",
             f"CREATE TRIGGER {ident(trigger)} BEFORE INSERT OR UPDATE ON {sql(table)} "
             f"FOR EACH ROW EXECUTE FUNCTION {function}();",
             f"-- backfill, a transaction each, until no row is left: {batch}",
+            *(_as_domain(table, new, types[1]) if free != types[1] else ()),
             "-- contract, in a file with '-- dbsec: phase contract', once no client of the old release is left:",
             f"-- DROP TRIGGER {ident(trigger)} ON {sql(table)}; DROP FUNCTION {function}(); "
             f"ALTER TABLE {sql(table)} DROP COLUMN {ident(old)};",
         ]
     )
+
+
+def _as_domain(table: Name, column: str, domain: str) -> list[str]:
+    """Hold what the domain holds, once the rows are filled: NULL may be none of its values."""
+    name, value = ident(short(f"{table.name}_{column}_check")), ident(column)
+    check = f"ADD CONSTRAINT {name} CHECK ({value}::{domain} IS NOT DISTINCT FROM {value}) NOT VALID;"
+    return [f"-- then: ALTER TABLE {sql(table)} {check}", f"-- ALTER TABLE {sql(table)} VALIDATE CONSTRAINT {name};"]
+
+
+def _written(kind: Type) -> str:
+    return _COUNTING.get(str(kind), str(kind))
 
 
 def backfill(step: Step, table: Name, assignment: str, condition: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dbsec.migrations import tree
+from dbsec.migrations.effects.coercion import domains
 from dbsec.migrations.operations import AlterColumnType, Type
 from dbsec.migrations.rule import Step
+from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.statement import Node
 
 _FAMILIES = {
@@ -29,6 +31,12 @@ _CUTTING = frozenset(
     ("left", "right", "substr", "substring", "round", "trunc", "floor", "ceil", "ceiling", "date_trunc", "split_part")
 )
 _MICROSECONDS = 6
+
+
+def free_type(schema: Schema, of: Type) -> Type:
+    """Take a type that a column can have without a rewrite: below a domain with constraints, the type it rests on."""
+    found = domains(of, schema)
+    return found[-1].base if any(domain.constraints for domain in found) else of
 
 
 def family(step: Step, of: Type) -> tuple[str, int]:

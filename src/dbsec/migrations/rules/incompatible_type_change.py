@@ -37,7 +37,7 @@ def _match(step: Step) -> Iterator[Hit]:
             change.table,
             change.column,
             short(f"{change.column}_{change.type.name}"),
-            (str(known.type), str(change.type)),
+            (known.type, change.type),
         ),
         severity=Severity.WARNING if blocks or {before, after} == _ZONED else contract(step),
     )

@@ -27,9 +27,7 @@ def _match(step: Step) -> Iterator[Hit]:
     yield Hit(
         target(step, change.table, change.column),
         f"'{change.column}' becomes {change.type}: {lost}, in every row, without an error",
-        instead_of_change(step, change.table, change.column, beside, (str(known.type), str(change.type)))
-        if known
-        else "",
+        instead_of_change(step, change.table, change.column, beside, (known.type, change.type)) if known else "",
     )
 
 

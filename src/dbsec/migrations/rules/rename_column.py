@@ -25,7 +25,7 @@ def _match(step: Step) -> Iterator[Hit]:
     yield Hit(
         target(step, rename.table, old),
         f"the running release still says '{old}': each of its statements that names the column fails with 42703",
-        instead_of_change(step, rename.table, old, rename.new, (str(known.type), str(known.type)))
+        instead_of_change(step, rename.table, old, rename.new, (known.type, known.type))
         if known is not None and step.schema.view(rename.table) is None
         else f"-- with --schema or --dsn the type of {ident(old)} is known, and the statements stand here; in short: "
         f"add {ident(rename.new)} to {sql(rename.table)}, keep both alike by a trigger, backfill, drop {ident(old)} in "

@@ -16,7 +16,8 @@ from dbsec.migrations.rules._words import sql, target
 def _match(step: Step) -> Iterator[Hit]:
     act = step.operation
     assert isinstance(act, SetPersistence)
-    if act.logged or not knows(step, act.table):
+    table = step.table()
+    if act.logged or not knows(step, act.table) or (table is not None and table.persistence == "unlogged"):
         return
     beside = Name(act.table.schema, f"{act.table.name}_load")
     yield Hit(

@@ -179,6 +179,7 @@ def index_of(operation: CreateIndex, table: Table, name: str) -> Index:
         operation.predicate,
         operation.unique,
         operation.method,
+        collations=operation.collations,
     )
 
 

@@ -36,7 +36,7 @@ _ORDER = (
 
 def create_table(schema: Schema, operation: CreateTable, *, released: bool) -> None:
     """CREATE TABLE; one that is there already stays as it is."""
-    name = _placed(schema, operation.table, operation.persistence == "temporary")
+    name = places.of_new_table(schema, operation.table, temporary=operation.persistence == "temporary")
     if places.relation_taken(schema, name):
         return
     parents = [schema.table(one) or one for one in _parents(operation)]
@@ -78,10 +78,6 @@ def create_table(schema: Schema, operation: CreateTable, *, released: bool) -> N
 
 def _parents(operation: CreateTable) -> tuple[Name, ...]:
     return (operation.partition_of,) if operation.partition_of else operation.inherits
-
-
-def _placed(schema: Schema, name: Name, temporary: bool) -> Name:
-    return Name("pg_temp", name.name) if temporary and name.schema is None else schema.qualified(name)
 
 
 def _constraints(operation: CreateTable) -> Iterator[Constraint]:
@@ -172,7 +168,7 @@ def _copy_constraints(schema: Schema, table: Table, model: Table | None, wanted:
 
 def create_table_as(schema: Schema, operation: CreateTableAs, *, released: bool) -> None:
     """CREATE TABLE AS and CREATE MATERIALIZED VIEW: the rows are written at once."""
-    name = _placed(schema, operation.table, operation.temporary)
+    name = places.of_new_table(schema, operation.table, temporary=operation.temporary)
     if places.relation_taken(schema, name):
         return
     reading = read(schema, operation.query, operation.columns)
@@ -196,7 +192,7 @@ def create_table_as(schema: Schema, operation: CreateTableAs, *, released: bool)
 
 def create_view(schema: Schema, operation: CreateView, *, released: bool) -> None:
     """CREATE VIEW, or another query for one that is there."""
-    name = _placed(schema, operation.view, False)
+    name = schema.qualified(operation.view)
     old = schema.views.get(name)
     if old is None and places.relation_taken(schema, name):
         return

@@ -28,6 +28,7 @@ class Index(Struct):
     valid: bool = True
     constraint: str | None = None
     parent: str | None = None
+    collations: tuple[str | None, ...] = ()
 
 
 class Table(Struct):

@@ -128,6 +128,11 @@ def put_column(table: Table, column: Column) -> None:
     table.columns[column.name] = column
 
 
+def of_new_table(schema: Schema, name: Name, *, temporary: bool) -> Name:
+    """Give a new table its schema: a temporary one is in pg_temp."""
+    return Name("pg_temp", name.name) if temporary and name.schema is None else schema.qualified(name)
+
+
 def relation_taken(schema: Schema, name: Name) -> bool:
     """Tell whether a relation of any kind has this name."""
     return (

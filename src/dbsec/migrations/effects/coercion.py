@@ -54,7 +54,7 @@ class Cast(Struct, frozen=True):
 def cast(old: Type, new: Type, schema: Schema, major: int, timezone: str | None) -> Cast:
     """Judge an assignment cast. ``timezone``: what the session has set, None where it is not known."""
     old, new = plain(old), plain(new)
-    if old == new:
+    if old == new or (old.array == new.array and schema.domain(old) is schema.domain(new) is not None):
         return Cast(False, f"the type stays {new}")
     target, constrained = base(new, schema)
     if constrained:

@@ -41,7 +41,7 @@ def create_index(operation: CreateIndex, draft: Draft) -> None:
         draft.fails("unique constraint on partitioned table must include all partitioning columns")
     wanted = _as_index(operation, table)
     for leaf in (member for member in members if member.partition_by is None):
-        if not alone and any(matches(wanted, own, draft) for own in leaf.indexes.values()):
+        if not alone and any(own.parent is None and matches(wanted, own, draft) for own in leaf.indexes.values()):
             draft.proves(f"{leaf.name} has such an index already")
         else:
             draft.does(Work.BUILD, [leaf], "each row gets an entry in the new index")

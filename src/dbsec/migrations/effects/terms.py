@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal, InvalidOperation
 
 from msgspec import Struct
@@ -245,8 +245,6 @@ def _zoned(text: str, zone: str | None) -> Value | None:
         return None
     if moment.tzinfo is not None:
         return moment
-    if zone == "UTC":
-        return moment.replace(tzinfo=UTC)
-    if zone is None:
-        return None
-    return moment.isoformat() if any((moment.hour, moment.minute, moment.second, moment.microsecond)) else moment
+    if zone != "":
+        return moment.replace(tzinfo=UTC) if zone else None
+    return moment if moment.time() == time.min else moment.isoformat()

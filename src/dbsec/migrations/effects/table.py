@@ -177,7 +177,10 @@ def trigger_state(operation: TriggerState, draft: Draft) -> None:
     if operation.what == "rule":
         draft.lock(_AX, table)
         return
-    cloned = table.partition_by is not None and bool(table.triggers if operation.name is None else operation.name)
+    some = operation.name is not None or bool(table.triggers)
+    if not some and "user" not in operation.clause.lower().split():  # ALL: a foreign key is triggers too
+        some = any(table.of_kind(ConstraintKind.FOREIGN_KEY)) or any(draft.schema.referencing(table.name))
+    cloned = table.partition_by is not None and some
     draft.lock(LockMode.SHARE_ROW_EXCLUSIVE, *draft.family(table, only=operation.only or not cloned))
 
 

@@ -323,7 +323,7 @@ class CreateView(Operation, frozen=True):
 class CreateIndex(Operation, frozen=True):
     """``columns``: the key, "" for an expression; ``expressions`` and ``predicate`` stay nodes.
 
-    ``collations``: what COLLATE says of each column of the key, None where it stands not.
+    ``collations``: what COLLATE says of each column of the key, None where it stands not; empty: nowhere.
     """
 
     name: str | None

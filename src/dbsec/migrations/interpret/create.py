@@ -120,9 +120,14 @@ def create_index(node: Node, statement: Statement) -> Iterator[Operation]:
         bool(node.get("concurrent")),
         not node["relation"].get("inh"),
         bool(node.get("if_not_exists")),
-        tuple((tree.texts(item["IndexElem"].get("collation")) or (None,))[-1] for item in node.get("indexParams", ())),
+        _collations(node),
         clause=statement.text,
     )
+
+
+def _collations(node: Node) -> tuple[str | None, ...]:
+    written = [tree.texts(item["IndexElem"].get("collation")) for item in node.get("indexParams", ())]
+    return tuple(parts[-1] if parts else None for parts in written) if any(written) else ()
 
 
 def create_sequence(node: Node, statement: Statement) -> Iterator[Operation]:

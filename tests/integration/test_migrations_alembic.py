@@ -138,7 +138,8 @@ def test_the_code_of_a_revision_sees_its_project_and_nothing_of_ours(
 
 def test_without_alembic_its_revisions_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     venv.create(tmp_path / "bare", symlinks=True)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    bare = str(tmp_path / "bare" / "bin" / "python")
+    monkeypatch.setattr(sys, "executable", bare)  # hook: ok a real Python that has no Alembic
     environment(tmp_path / "project", {"aaa": (None, "pass")})
     scripts, unread = read([str(tmp_path / "project")])
     assert scripts == []

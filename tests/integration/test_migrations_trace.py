@@ -186,7 +186,7 @@ def test_what_fails_is_told_and_what_follows_still_runs(database):
 @pytest.mark.pg(17)
 def test_a_linter_that_is_wrong_is_a_finding(database, monkeypatch):
     """Break the foretelling on purpose: PostgreSQL has the last word."""
-    monkeypatch.setattr(foretelling, "together", lambda _: Effect())
+    monkeypatch.setattr(foretelling, "together", lambda _: Effect())  # hook: ok the linter, broken on purpose
     (one,) = trace([script("CREATE INDEX t_a ON t (a)")], schema_sql=SCHEMA, scratch=database.conninfo)
     assert one.disagreements == (
         "lock on public.t: the linter says none, PostgreSQL takes SHARE",
@@ -307,7 +307,7 @@ def folder(server_root, monkeypatch):
     """Where ephemeral servers stand during a test."""
     made = server_root / f"tmp-{os.getpid()}"
     made.mkdir(mode=0o755, exist_ok=True)
-    monkeypatch.setattr("tempfile.tempdir", str(made))
+    monkeypatch.setattr("tempfile.tempdir", str(made))  # hook: ok another folder, no mock
     yield made
     made.rmdir()
 

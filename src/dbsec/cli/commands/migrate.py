@@ -1,4 +1,4 @@
-"""Judge migrations before they run: lint them, replay them on a scratch PostgreSQL, measure the tables."""
+"""Safe migrations: lint, replay, plan, run, guard, and write them in steps that the running release survives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from dbsec import files
 from dbsec.cli import output
-from dbsec.cli.migrate import inputs
+from dbsec.cli.migrate import guarding, inputs, running, writing
 from dbsec.cli.migrate.options import (
     TEXT,
     As,
@@ -31,6 +31,9 @@ from dbsec.errors import UsageError
 from dbsec.findings import Severity
 
 COMMAND = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+COMMAND.add_typer(guarding.APP, name="guard")
+COMMAND.add_typer(writing.APP, name="new")
+running.add(COMMAND)
 
 
 @COMMAND.command()

@@ -12,6 +12,8 @@ from fastapi import Depends, Request
 
 from app.database import Database
 from app.limits import TokenBuckets
+from app.phone_cipher import PhoneCipher
+from app.phones import Clear, Encrypted, Phones
 from app.sessions import Sessions, unauthorized
 from app.settings import Settings
 from dbsec.errors import DbsecError
@@ -31,6 +33,8 @@ class Service:
         self.database = Database(settings.conninfo, max_size=settings.pool_max)
         self.sessions = Sessions(settings.subkey("session"), settings.service, lifetime_s=settings.session_s)
         self.cursor_key = settings.subkey("cursor")
+        key = settings.phone_key
+        self.phones: Phones = Encrypted(PhoneCipher(key), lambda: self.flags) if key else Clear()
         self.requests = TokenBuckets(settings.rate_per_s)
         self.logins = TokenBuckets(settings.rate_per_s)
         self._reloading = ThreadPoolExecutor(1, thread_name_prefix="reload")

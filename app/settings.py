@@ -25,7 +25,10 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The service's configuration. ``environ`` stays, because references are resolved again on SIGHUP."""
+    """The service's configuration. ``environ`` stays, because references are resolved again on SIGHUP.
+
+    ``phone_key`` makes it the release that encrypts phones.
+    """
 
     environ: Mapping[str, str]
     dsn: str
@@ -34,6 +37,7 @@ class Settings:
     service: str
     release: str
     flags_file: Path | None
+    phone_key: Secret | None
     rate_per_s: float
     pool_max: int
 
@@ -43,7 +47,7 @@ class Settings:
         key = resolve(_required(environ, "APP_SESSION_KEY"), environ=environ)
         if len(key.reveal().encode()) < _LEAST_KEY:
             raise ConfigError(f"APP_SESSION_KEY has under {_LEAST_KEY} bytes", hint="openssl rand -hex 32")
-        flags = environ.get("APP_FLAGS", "")
+        flags, phone_key = environ.get("APP_FLAGS", ""), environ.get("APP_PHONE_KEY", "")
         return cls(
             environ=environ,
             dsn=_required(environ, "APP_DSN"),
@@ -52,6 +56,7 @@ class Settings:
             service=environ.get("APP_SERVICE", "orders"),
             release=environ.get("APP_RELEASE", "dev"),
             flags_file=Path(flags) if flags else None,
+            phone_key=resolve(phone_key, environ=environ) if phone_key else None,
             rate_per_s=_number(environ, "APP_RATE_PER_S", 100, most=1_000_000),
             pool_max=int(_number(environ, "APP_POOL_MAX", 8, most=1000)),
         )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import idempotency
+from app.phones import TAKEN, USERS, Phones
 from app.problems import Problem, violated
 from app.service import CurrentTenant, Here
-from app.tables import User
 from dbsec.clock import rfc3339
 
 ROUTER = APIRouter(prefix="/v1/users")
@@ -37,7 +38,6 @@ class NewUser(BaseModel):
 class UserView(BaseModel):
     """One user as its tenant sees it."""
 
-    model_config = ConfigDict(from_attributes=True)
     id: int
     name: str
     email: str
@@ -55,34 +55,42 @@ class UserList(BaseModel):
 def read_user(user_id: Annotated[int, Path(ge=1, le=_MOST)], tenant: CurrentTenant, service: Here) -> UserView:
     """Read one user; another tenant's is as unknown as one that never was."""
     with service.database.session() as session:
-        found = session.scalar(select(User).where(User.tenant_id == tenant, User.id == user_id))
-        if found is None:
+        found = _found(session, service.phones, tenant, USERS.c.id == user_id)
+        if not found:
             raise Problem(404, "no-such-user", "no user has this id")
-        return UserView.model_validate(found)
+        return found[0]
 
 
 @ROUTER.get("")
 def find_users(phone: Annotated[str, Query(pattern=E164)], tenant: CurrentTenant, service: Here) -> UserList:
     """Look users up by phone, which is sent as %2B..."""
     with service.database.session() as session:
-        found = session.scalars(select(User).where(User.tenant_id == tenant, User.phone == phone))
-        return UserList(items=[UserView.model_validate(user) for user in found])
+        return UserList(items=_found(session, service.phones, tenant, service.phones.same(phone, tenant)))
 
 
 @ROUTER.post("", status_code=201)
 def create_user(new: NewUser, tenant: CurrentTenant, service: Here, key: idempotency.Key = None) -> Response:
     """Create a user; the answer holds its id and time, and repeats nothing personal."""
     with service.database.session() as session:
-        return idempotency.once(session, tenant, key, ROUTER.prefix, new, lambda: _insert(session, tenant, new))
+        write = partial(_insert, session, service.phones, tenant, new)
+        return idempotency.once(session, tenant, key, ROUTER.prefix, new, write)
 
 
-def _insert(session: Session, tenant: UUID, new: NewUser) -> dict[str, Any]:
-    user = User(tenant_id=tenant, name=new.name, email=new.email, phone=new.phone)
-    session.add(user)
+def _found(session: Session, phones: Phones, tenant: UUID, which: ColumnElement[bool]) -> list[UserView]:
+    seen = (USERS.c.id, USERS.c.name, USERS.c.email, USERS.c.created_at, *phones.columns())
+    rows = session.execute(select(*seen).where(USERS.c.tenant_id == tenant, which))
+    return [
+        UserView(id=r.id, name=r.name, email=r.email, phone=phones.shown(r, tenant), created_at=r.created_at)
+        for r in rows
+    ]
+
+
+def _insert(session: Session, phones: Phones, tenant: UUID, new: NewUser) -> dict[str, Any]:
+    values = {"tenant_id": tenant, "name": new.name, "email": new.email, **phones.stored(new.phone, tenant)}
     try:
-        session.flush()
+        made = session.execute(insert(USERS).values(values).returning(USERS.c.id, USERS.c.created_at)).one()
     except IntegrityError as exc:
-        if violated(exc) == "users_tenant_phone_key":
+        if violated(exc) in TAKEN:
             raise Problem(409, "phone-taken", "a user with this phone exists already") from exc
         raise
-    return {"id": user.id, "created_at": rfc3339(user.created_at)}
+    return {"id": made.id, "created_at": rfc3339(made.created_at)}

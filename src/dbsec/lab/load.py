@@ -17,6 +17,7 @@ from typing import Any
 
 from dbsec import files, process
 from dbsec.errors import LabError
+from dbsec.lab import routes
 from dbsec.lab.dataset import Dataset, Tenant
 from dbsec.process import ProcessId
 from dbsec.secret import Secret
@@ -25,6 +26,7 @@ from dbsec.secret import Secret
 DEFAULT_RATE_PER_S = 40.0
 # Longer than the load waits for what is still in flight when it is told to end.
 _STOP_S = 8.0
+ROUTES = "load-routes.json"
 
 
 class Op(StrEnum):
@@ -106,7 +108,7 @@ class Sample:
     """One request: when it was due, how long its caller waited from then on, and what was wrong with it, if anything.
 
     ``latency_ms`` is None for one that was not sent. ``late_ms`` is the part of it that the load itself took before
-    sending. ``status`` is 0 without an answer.
+    sending. ``status`` is 0 without an answer; ``to`` is the base URL that it was sent to.
     """
 
     at: datetime
@@ -115,6 +117,7 @@ class Sample:
     latency_ms: float | None
     late_ms: float
     error: str
+    to: str = ""
 
     @property
     def failed(self) -> bool:
@@ -145,9 +148,14 @@ class Load:
         """Begin to send; ``folder`` gets the plan (0600), the samples as lines of JSON, and a log."""
         path, out, log = (folder / name for name in ("load-plan.json", "load-samples.jsonl", "load.log"))
         files.write_atomic(path, plan.to_json())
+        routes.write(folder / ROUTES, {plan.base_url: 1})
         out.unlink(missing_ok=True)
         argv: list[str | Path] = [sys.executable, "-P", "-m", "dbsec.lab.load", path]
         return cls(process.spawn(argv, cwd=folder, log=log, env=env), out, log)
+
+    def route(self, shares: Mapping[str, float]) -> None:
+        """Send this share of the requests to each base URL from now on; what is in flight ends where it is."""
+        routes.write(self.out.with_name(ROUTES), shares)
 
     def stop(self) -> None:
         """End it; what is in flight is waited for. Errors: ``LabError`` where it had ended by itself before."""

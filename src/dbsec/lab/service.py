@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +39,27 @@ class Service:
     account: str
 
     @classmethod
-    def start(cls, site: Site, dsn: Conninfo, *, release: str = "blue", rate_per_s: int = 2000) -> Service:
-        """Start a release and wait until it answers. Errors: ``LabError`` with the end of its log."""
+    def start(
+        cls,
+        site: Site,
+        dsn: Conninfo,
+        *,
+        release: str = "blue",
+        rate_per_s: int = 2000,
+        beside: Service | None = None,
+        credentials: Mapping[str, Secret] | None = None,
+    ) -> Service:
+        """Start a release and wait until it answers. Errors: ``LabError`` with the end of its log.
+
+        ``beside`` another release it takes that one's sessions and cursors. ``credentials`` map a variable to what it
+        refers to.
+        """
         name = f"{NAME}-{release}"
         (port,) = ports.free(1)
         who = _python_account(site)
         dsn_file = _private(site, f"{name}.dsn", dsn.text(), who)
-        key_file = _private(site, f"{name}.session", secrets.token_urlsafe(48), who)
+        key_file = beside._key_file if beside else _private(site, f"{NAME}.session", secrets.token_urlsafe(48), who)
+        flags_file = _private(site, f"{name}.flags", "{}", who)
         argv: list[str | Path] = [sys.executable, "-P", "-m", "uvicorn", "app.main:app"]
         argv += ["--app-dir", deployment_folder(), "--host", ports.LOOPBACK, "--port", str(port)]
         argv += ["--no-access-log", "--log-level", "warning"]
@@ -51,11 +67,14 @@ class Service:
         env = {
             "APP_DSN": f"file:{dsn_file}",
             "APP_SESSION_KEY": f"file:{key_file}",
+            "APP_FLAGS": str(flags_file),
             "APP_RELEASE": release,
             "APP_RATE_PER_S": str(rate_per_s),
             "APP_POOL_MAX": "12",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
+        for variable, value in (credentials or {}).items():
+            env[variable] = f"file:{_private(site, f'{name}.{variable.lower()}', value.reveal(), who)}"
         pid = site.start(name, argv, ports={"http": port}, env=env, account=who)
         service = cls(site, name, release, pid, port, dsn_file, who.name)
         service._wait_until_healthy()
@@ -77,9 +96,15 @@ class Service:
         Requests in flight end on the old pool, so none fails. Errors: ``ApplyError`` where the new DSN does not
         work; the service then goes on with the old one.
         """
-        before = self.health()
-        old = self.dsn_file.read_text()
-        _private(self.site, self.dsn_file.name, dsn.text(), _python_account(self.site))
+        self._change(self.dsn_file, dsn.text(), "its login", within_s)
+
+    def switch(self, *, within_s: float = 20, **flags: bool) -> None:
+        """Set the release's flags, and wait until they are in force for every request. Errors: as ``reconnect``."""
+        self._change(self._flags_file, json.dumps(flags), "its flags", within_s)
+
+    def _change(self, file: Path, text: str, what: str, within_s: float) -> None:
+        before, old = self.health(), file.read_text()
+        _private(self.site, file.name, text, _python_account(self.site))
         os.kill(self.process.pid, signal.SIGHUP)
 
         def switched() -> bool:
@@ -87,19 +112,27 @@ class Service:
             if now["reconnect_attempts"] == before["reconnect_attempts"]:
                 return False  # the signal is still on its way; what stands there is of an earlier attempt
             if str(now.get("reconnect", "")).startswith("failed"):
-                raise ApplyError(f"{self.name} keeps its old login: {now['reconnect']}", hint=f"see {self._log}")
+                raise ApplyError(f"{self.name} keeps {what}: {now['reconnect']}", hint=f"see {self._log}")
             return bool(now["generation"] > before["generation"] and now["draining"] == 0)
 
         try:
-            retry.wait_until(switched, within_s=within_s, what=f"{self.name} to change its login")
+            retry.wait_until(switched, within_s=within_s, what=f"{self.name} to change {what}")
         except (ApplyError, GaveUp, httpx.HTTPError):
-            _private(self.site, self.dsn_file.name, old, _python_account(self.site))
+            _private(self.site, file.name, old, _python_account(self.site))
             raise
 
     def stop(self) -> None:
         """Let requests in flight end, and stop it."""
         process.stop(self.process)
         self.site.state.forget(self.name)
+
+    @property
+    def _key_file(self) -> Path:
+        return self.dsn_file.with_name(f"{NAME}.session")
+
+    @property
+    def _flags_file(self) -> Path:
+        return self.dsn_file.with_name(f"{self.name}.flags")
 
     @property
     def _log(self) -> Path:

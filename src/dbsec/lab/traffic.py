@@ -11,11 +11,10 @@ import logging
 import os
 import random
 import signal
-import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,14 +25,14 @@ import httpx
 
 from dbsec import log
 from dbsec.lab.dataset import Tenant
-from dbsec.lab.load import Arrivals, Op, Plan, Sample
+from dbsec.lab.lanes import Lanes
+from dbsec.lab.load import ROUTES, Arrivals, Op, Plan, Sample
+from dbsec.lab.routes import Routes
 
 LOG = logging.getLogger("dbsec.lab.traffic")
 _FLUSH_S = 0.2
 _LAST_ANSWERS_S = 3.0
 _PAGE = 20
-# Below the 5 s after which uvicorn closes an idle connection: a request sent at that moment would count as failed.
-_KEEPALIVE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,53 +95,19 @@ def _new_user() -> dict[str, object]:
     return {"name": "Load Test", "email": f"load.{digits}@example.net", "phone": f"+88{digits}"}
 
 
-class Lanes:
-    """An httpx client for each connection, the last used first.
-
-    One client with a pool looks at every idle connection on every request: after a stall of seconds, when hundreds are
-    open, the load would be too busy to send on time.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._tls = ssl.create_default_context()
-        self._idle: list[httpx.AsyncClient] = []
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Lend a client with a warm connection, or a new one."""
-        client = self._idle.pop() if self._idle else self._open()
-        try:
-            yield client
-        finally:
-            self._idle.append(client)
-
-    async def aclose(self) -> None:
-        """Close the connections that nobody uses."""
-        for client in self._idle:
-            await client.aclose()
-
-    def _open(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self._plan.base_url,
-            timeout=self._plan.timeout_s,
-            limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEPALIVE_S),
-            verify=self._tls,
-            trust_env=False,
-        )
-
-
 class Traffic:
     """Sends the script and writes a line for each request."""
 
-    def __init__(self, plan: Plan, out: TextIO) -> None:
+    def __init__(self, plan: Plan, out: TextIO, routes: Routes) -> None:
         self._plan = plan
+        self._routes = routes
+        routes.refresh()
         self._out = out
         self._script = Script(plan)
         self._tokens: dict[str, str] = {}
         self._logins = {tenant.slug: asyncio.Lock() for tenant in plan.tenants}
         self._in_flight: set[asyncio.Task[None]] = set()
-        self._lanes = Lanes(plan)
+        self._lanes = Lanes(plan.timeout_s)
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC)
 
@@ -164,18 +129,19 @@ class Traffic:
 
     def _send(self, due: float) -> None:
         call = self._script.next_call()
+        to = self._routes.draw()
         if len(self._in_flight) >= self._plan.max_in_flight:
-            self._write(call.op, due, due, error=f"not sent: {len(self._in_flight)} are in flight", sent=False)
+            self._write(call.op, to, due, due, error=f"not sent: {len(self._in_flight)} are in flight", sent=False)
             return
-        task = asyncio.create_task(self._answer(call, due))
+        task = asyncio.create_task(self._answer(call, to, due))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
 
-    async def _answer(self, call: Call, due: float) -> None:
+    async def _answer(self, call: Call, to: str, due: float) -> None:
         began, status, error = time.monotonic(), 0, ""
         try:
             async with asyncio.timeout(self._plan.timeout_s):
-                response = await self._request(call)
+                response = await self._request(call, to)
             status = response.status_code
             error = self._complaint(call, response)
         except (TimeoutError, httpx.TimeoutException):
@@ -184,36 +150,36 @@ class Traffic:
             error = type(exc).__name__
         except asyncio.CancelledError:
             error = "not answered when the load ended"
-        self._write(call.op, due, began, status=status, error=error)
+        self._write(call.op, to, due, began, status=status, error=error)
 
-    async def _request(self, call: Call) -> httpx.Response:
+    async def _request(self, call: Call, to: str) -> httpx.Response:
         headers = {"Idempotency-Key": str(uuid4())} if call.method == "POST" else {}
-        token = self._tokens.get(call.tenant.slug) or await self._log_in(call.tenant, stale=None)
+        token = self._tokens.get(call.tenant.slug) or await self._log_in(call.tenant, to, stale=None)
         for attempt in (1, 2):
             headers["Authorization"] = f"Bearer {token}"
-            async with self._lanes.one() as client:
+            async with self._lanes.one(to) as client:
                 response = await client.request(
                     call.method, call.path, params=call.params, json=call.json, headers=headers
                 )
             if response.status_code != 401 or attempt == 2:
                 break
-            token = await self._log_in(call.tenant, stale=token)
+            token = await self._log_in(call.tenant, to, stale=token)
         return response
 
-    async def _log_in(self, tenant: Tenant, *, stale: str | None) -> str:
+    async def _log_in(self, tenant: Tenant, to: str, *, stale: str | None) -> str:
         async with self._logins[tenant.slug]:
             if (token := self._tokens.get(tenant.slug)) and token != stale:
                 return token
             began, status, error = time.monotonic(), 0, "no answer"
             try:
                 body = {"tenant": tenant.slug, "api_key": tenant.api_key.reveal()}
-                async with self._lanes.one() as client:
+                async with self._lanes.one(to) as client:
                     response = await client.post("/v1/login", json=body)
                 status = response.status_code
                 error = "" if status == 200 else f"status {status}"
                 self._tokens[tenant.slug] = response.json().get("token", "") if not error else ""
             finally:
-                self._write(Op.LOGIN, began, began, status=status, error=error)
+                self._write(Op.LOGIN, to, began, began, status=status, error=error)
             return self._tokens[tenant.slug]
 
     def _complaint(self, call: Call, response: httpx.Response) -> str:
@@ -227,16 +193,19 @@ class Traffic:
             self._script.cursors[call.tenant.slug] = body["next_cursor"]
         return "" if body.get("items") else "wrong answer: no rows"
 
-    def _write(self, op: Op, due: float, began: float, *, status: int = 0, error: str = "", sent: bool = True) -> None:
+    def _write(
+        self, op: Op, to: str, due: float, began: float, *, status: int = 0, error: str = "", sent: bool = True
+    ) -> None:
         latency_ms = round((time.monotonic() - due) * 1000, 3) if sent else None
         at = self._began_at + timedelta(seconds=due - self._began)
-        sample = Sample(at, op, status, latency_ms, round((began - due) * 1000, 3), error)
+        sample = Sample(at, op, status, latency_ms, round((began - due) * 1000, 3), error, to)
         self._out.write(sample.to_json() + "\n")
 
     async def _flush_often(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_S)
             self._out.flush()
+            self._routes.refresh()
 
     async def _finish(self) -> None:
         if self._in_flight:
@@ -247,8 +216,8 @@ class Traffic:
         await self._lanes.aclose()
 
 
-async def _run(plan: Plan, out: TextIO) -> None:
-    sending = asyncio.create_task(Traffic(plan, out).run())
+async def _run(plan: Plan, out: TextIO, routes: Routes) -> None:
+    sending = asyncio.create_task(Traffic(plan, out, routes).run())
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, sending.cancel)
@@ -265,6 +234,6 @@ def main(path: Path) -> None:
     plan = Plan.from_json(path.read_text(encoding="utf-8"))
     began = time.monotonic()
     with (path.parent / "load-samples.jsonl").open("w", encoding="utf-8") as out:
-        asyncio.run(_run(plan, out))
+        asyncio.run(_run(plan, out, Routes(path.parent / ROUTES)))
     wall_s = time.monotonic() - began
     LOG.info("sent for %.1f s with %.1f %% of a core", wall_s, 100 * time.process_time() / wall_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line on ``sys.argv``."""
-    from dbsec.cli.app import run
+    from dbsec.cli.start import run
 
     run()
 

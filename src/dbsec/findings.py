@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from dbsec import canonical
 
@@ -16,6 +17,12 @@ class Severity(StrEnum):
 
     ERROR = "error"
     WARNING = "warning"
+
+
+@lru_cache(maxsize=64)
+def _spaced(part: str) -> bytes:
+    """Put one blank for each run of white space; findings on one statement follow each other."""
+    return " ".join(part.split()).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,7 @@ class Finding:
         Lines and white space do not count: what only moves keeps its key.
         """
         parts = [self.code, self.target, *(f"{name}={self.where[name]}" for name in _PLACE if name in self.where)]
-        spaced = (" ".join(part.split()).encode() for part in parts)
-        return hashlib.sha256(canonical.length_prefixed(spaced)).hexdigest()[:16]
+        return hashlib.sha256(canonical.length_prefixed(map(_spaced, parts))).hexdigest()[:16]
 
     def to_json(self) -> dict[str, object]:
         """Shape: the fields by name, ``key`` and the members of ``where`` beside them."""

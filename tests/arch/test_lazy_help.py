@@ -22,7 +22,7 @@ print("\\n" + json.dumps(dict(code=code or 0, modules=sorted(sys.modules))))
 """
 OURS = {
     "dbsec", "dbsec.__main__", "dbsec.cli", "dbsec.cli.app", "dbsec.cli.commands", "dbsec.cli.exits",
-    "dbsec.cli.parameters", "dbsec.discovery", "dbsec.errors", "dbsec.log",
+    "dbsec.cli.parameters", "dbsec.cli.start", "dbsec.discovery", "dbsec.errors", "dbsec.log",
 }  # fmt: skip
 OTHERS = {"annotated_doc", "shellingham", "typer"}
 NOT_OF_AN_IMPORT = {"__main__", "__mp_main__", "_distutils_hack", "sitecustomize", "usercustomize"}

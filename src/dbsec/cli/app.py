@@ -5,10 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import logging
-import os
-import signal
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,9 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from dbsec import __version__, discovery, log
-from dbsec.cli import commands, exits
+from dbsec.cli import commands
 from dbsec.cli.parameters import lighten, lightened
-from dbsec.errors import DbsecError, ProgramMissing
+from dbsec.errors import ProgramMissing
 
 _EXTRAS = {"pglast": "migrations"}  # what brings a package, where it is not the lab
 
@@ -91,25 +88,3 @@ def _root(
         typer.echo(f"dbsec {__version__}")
         raise typer.Exit
     log.to_stream(sys.stderr, level=logging.INFO if verbose else logging.WARNING)
-
-
-def run() -> None:
-    """Run the command line; every error of dbsec becomes two lines on stderr and its exit code."""
-    os.umask(0o077)
-    for end in (signal.SIGTERM, signal.SIGHUP):  # a cancelled job and a closed terminal end as Ctrl-C does
-        if signal.getsignal(end) is not signal.SIG_IGN:
-            signal.signal(end, signal.default_int_handler)
-    try:
-        APP()
-    except DbsecError as exc:
-        exits.say(exc)
-        sys.exit(exc.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(exits.COULD_NOT_TELL)
-    except OSError as exc:
-        exits.say(DbsecError(f"{exc.strerror or exc}: '{exc.filename}'", hint="df -h and ls -l tell why"))
-        sys.exit(exits.COULD_NOT_TELL)
-    except Exception:  # noqa: BLE001 the interpreter would exit with 1, which means findings
-        print(log.Redactor().redact(traceback.format_exc()), end="", file=sys.stderr)
-        sys.exit(exits.COULD_NOT_TELL)

@@ -46,8 +46,7 @@ class _Allow(Struct):
     used: bool = False
 
     def covers(self, located: Located) -> bool:
-        if located.statement.script.path != self.waiver.where["file"]:
-            return False
+        """Tell whether it accepts a finding of its file."""
         if not self.whole_file and not (self.statement is not None and _inside(located.statement, self.statement)):
             return False
         if self.aliases is None:
@@ -73,9 +72,13 @@ def suppress(
     for script in scripts:
         if not script.deployed and (script.comments or marks.MARKED.search(script.text)):
             allows += _allows(script, rules, own)
+    of_file: dict[object, list[_Allow]] = {}
+    for allow in allows:
+        of_file.setdefault(allow.waiver.where["file"], []).append(allow)
     kept, waived = [], []
     for located in result.located:
-        covering = [allow for allow in allows if allow.covers(located)]
+        beside = of_file.get(located.statement.script.path, ()) if of_file else ()
+        covering = [allow for allow in beside if allow.covers(located)]
         for allow in covering:
             allow.used = True
         holding = next((allow.waiver for allow in covering if allow.waiver.holds(today)), None)
@@ -87,6 +90,8 @@ def suppress(
     for allow in allows:
         if allow.aliases is None and (allow.used or allow.waiver.code in ran):
             own += waivers.about(allow.waiver, used=allow.used, today=today)
+    if not entries:
+        return Suppressed(replace(result, located=kept), waived, own)
     applied = waivers.apply((located.finding for located in kept), entries, today=today)
     left = set(map(id, applied.kept))
     rest = replace(result, located=[located for located in kept if id(located.finding) in left])

@@ -45,11 +45,14 @@ def with_whole_fixes(found: list[Located]) -> Iterator[Located]:
     for _, group in groupby(found, key=lambda one: id(one.statement)):
         of_it = list(group)
         statement = of_it[0].statement
-        operations = operations_of(statement) if statement.kind == "AlterTableStmt" else ()
+        if statement.kind != "AlterTableStmt" or len(statement.node.get("cmds", ())) < 2:
+            yield from of_it
+            continue
+        operations = operations_of(statement)
         errors = [one.operation for one in of_it if one.finding.severity is Severity.ERROR]
         for one in of_it:
             whole = one
-            if len(operations) > 1 and one.hit.fix and (one.hit.severity or one.rule.severity) is Severity.ERROR:
+            if one.hit.fix and (one.hit.severity or one.rule.severity) is Severity.ERROR:
                 made = replacement(statement, operations, [*errors, one.operation], [one.hit.fix])
                 whole = structs.replace(one, finding=replace(one.finding, fix="\n".join(made)))
             yield whole

@@ -38,6 +38,7 @@ running.add(COMMAND)
 
 @COMMAND.command()
 def lint(
+    context: typer.Context,
     paths: Paths,
     pg_version: Version = None,
     schema: Schema = None,
@@ -86,7 +87,7 @@ def lint(
         select=tuple(select or ()),
         ignore=tuple(ignore or ()),
     )
-    raise typer.Exit(linting.run(asked))
+    raise typer.Exit(linting.run(asked, ending=context.obj))
 
 
 @COMMAND.command()

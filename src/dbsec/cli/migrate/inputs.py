@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import re
 import sys
@@ -32,7 +31,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, None: 1.0}
 def need_parser() -> None:
     """Say what to install where PostgreSQL's parser is not there. Errors: ``ProgramMissing``."""
     try:
-        importlib.import_module("pglast.parser")
+        from dbsec.migrations.reading import libpg
+
+        libpg.parser()
     except ImportError as exc:
         hint = "pip install 'dbsec[migrations]'"
         raise ProgramMissing("'dbsec migrate' needs 'pglast', which is not installed", hint=hint) from exc

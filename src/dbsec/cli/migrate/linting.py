@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,13 +75,16 @@ class Judged:
         return self.result.findings + self.suppressed.own
 
 
-def run(asked: Asked) -> int:
-    """Lint, tell, and return the exit code."""
+def run(asked: Asked, ending: Callable[[int, object], None] | None = None) -> int:
+    """Lint, tell, and return the exit code; ``ending`` gets it too, with what is not needed any more."""
     with collector.paused():
-        return _run(asked)
+        code, judged = _run(asked)
+    if ending is not None:
+        ending(code, judged)
+    return code
 
 
-def _run(asked: Asked) -> int:
+def _run(asked: Asked) -> tuple[int, Judged]:
     inputs.need_parser()
     asked = replace(asked, paths=tuple(inputs.paths_of(asked.paths)))
     stdin = inputs.stdin_text() if "-" in asked.paths else None
@@ -99,10 +102,10 @@ def _run(asked: Asked) -> int:
 
         number = baseline.write(asked.write_baseline, judged.findings)
         print(f"dbsec: '{asked.write_baseline}' holds {number:,} findings", file=sys.stderr)
-        return exits.COULD_NOT_TELL if judged.unread else exits.CLEAN
+        return (exits.COULD_NOT_TELL if judged.unread else exits.CLEAN), judged
     results = _results(judged, asked)
     _tell(results, asked)
-    return _code(results, asked.fail_on)
+    return _code(results, asked.fail_on), judged
 
 
 def _options(asked: Asked, schema: Schema | None) -> Options:

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec.json import Decoder
 
+from dbsec.migrations.reading import libpg
 from dbsec.migrations.statement import Node
 
 _TOO_DEEP = "nested too deeply to be read"
@@ -33,17 +34,16 @@ def statements_of(text: str, *, single: bool = False) -> list[dict[str, Any]] | 
 
     ``single``: the text is one statement. In a large one (rows to insert) constants lose their values, for memory.
     """
-    from pglast.parser import ParseError, parse_sql_json
-
+    parser = libpg.parser()
     if text.count("/*/*") > _MOST_COMMENTS:
         return Refusal(_TOO_DEEP)
     try:
-        told = parse_sql_json(text)
+        told = parser.parse_sql_json(text)
         if single and len(text) > _LARGE:
             tree = json.loads(told, object_hook=_without_constants)
         else:
             tree = _DECODER.decode(told)
-    except ParseError as exc:
+    except parser.ParseError as exc:
         return Refusal(str(exc.args[0]), exc.args[1])
     except RecursionError:
         return Refusal(_TOO_DEEP)
@@ -71,14 +71,13 @@ def expression_of(text: str) -> Node | None:
 
 def body_of(source: str) -> Node | Refusal:
     """Parse the body of a DO block to ``PLpgSQL_function``: keys ``datums`` and ``action``."""
-    from pglast.parser import ParseError, parse_plpgsql_json
-
+    parser = libpg.parser()
     tag = "$dbsec$"
     while tag in source:
         tag = f"$d{tag[1:]}"
     try:
-        functions = json.loads(parse_plpgsql_json(f"DO {tag}{source}{tag}"), strict=False)
-    except ParseError as exc:
+        functions = json.loads(parser.parse_plpgsql_json(f"DO {tag}{source}{tag}"), strict=False)
+    except parser.ParseError as exc:
         return Refusal(str(exc.args[0]))
     except RecursionError:
         return Refusal(_TOO_DEEP)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from dbsec.migrations.reading import libpg
+
 _OPEN, _CLOSE, _SEMICOLON = "ASCII_40", "ASCII_41", "ASCII_59"
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 _BLANKS = " \t\n\r\f\v;"
@@ -44,8 +46,7 @@ class Word(NamedTuple):
 @lru_cache(maxsize=256)
 def words(text: str) -> tuple[Word, ...]:
     """Cut text into tokens, comments left out; none where it is no SQL."""
-    from pglast import parser
-
+    parser = libpg.parser()
     try:
         tokens = parser.scan(text)
     except parser.ParseError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 from dbsec.findings import Severity
@@ -18,8 +20,8 @@ _Stands = Callable[[Node], object]
 
 
 class Clause(NamedTuple):
-    """``since``: the first major that has it. ``word``: without which no text has it. ``kinds``: of its node.
-    ``stands``: whether such a node is it."""
+    """``since``: the first major that has it. ``word``: without which no text has it, in lower case. ``kinds``: of its
+    node. ``stands``: whether such a node is it."""
 
     since: int
     said: str
@@ -36,6 +38,7 @@ def _unenforced(node: Node) -> bool:
     return node.get("contype") in ("CONSTR_CHECK", "CONSTR_FOREIGN") and not node.get("is_enforced")
 
 
+_OF_TABLE = re.compile(r"null\s*[^\s,);]")  # the column that NOT NULL names as a table constraint
 _CONSTRAINT, _COMMAND = ("Constraint",), ("AlterTableCmd",)
 _CLAUSES = (
     Clause(18, "NOT ENFORCED", "enforced", _CONSTRAINT, _has("contype", "CONSTR_ATTR_NOT_ENFORCED")),
@@ -109,9 +112,16 @@ def _fix(step: Step) -> str:
     return f"ALTER TABLE {sql(act.table)} ADD CONSTRAINT {name} CHECK ({ident(column)} IS NOT NULL) NOT VALID;"
 
 
+@cache
+def _unknown_to(major: int) -> tuple[Clause, ...]:
+    return tuple(clause for clause in _CLAUSES if clause.since > major)
+
+
 def _newest(step: Step) -> tuple[int, str]:
     text = step.statement.text.lower()
-    lacking = [clause for clause in _CLAUSES if clause.since > step.major and clause.word in text]
+    lacking = [clause for clause in _unknown_to(step.major) if clause.word in text]
+    if "null" in text and not _OF_TABLE.search(text):
+        lacking = [clause for clause in lacking if clause.word != "null"]
     if not lacking:
         return 0, ""
     found = [

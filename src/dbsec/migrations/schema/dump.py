@@ -12,6 +12,7 @@ from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.schema.apply import DEFAULT_PATH, apply
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread
+from dbsec.migrations.statement import Statement
 
 _VERSION = re.compile(r"^-- Dumped from database version (\d+)", re.MULTILINE)
 _DATA = re.compile(r"^COPY .* FROM stdin;\n(?:.*\n)*?\\\.$", re.MULTILINE)
@@ -42,6 +43,12 @@ def from_dump(text: str, *, source: str) -> tuple[Schema, list[Unread]]:
         raise UsageError(f"'{source}' has no SQL statement in it: a schema is what 'pg_dump -s' writes", hint=hint)
     schema.search_path, schema.outer_path = DEFAULT_PATH, None
     return schema, unread
+
+
+def statements_of(text: str, *, source: str) -> Iterator[Statement]:
+    """Yield the statements of a dump; what cannot be read is left out."""
+    for script in _parts(_blanked(text), source):
+        yield from parse(script)[0]
 
 
 def _refuse_archive(text: str, source: str) -> None:

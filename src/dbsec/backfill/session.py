@@ -1,0 +1,68 @@
+"""The session of a worker and the settings of its transactions: nothing of them depends on the role's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel, sql
+
+from dbsec.backfill.job import Job
+from dbsec.config import Section
+
+Connect = Callable[[], psycopg.Connection[Any]]
+
+
+class Limits(Section):
+    """What a batch may cost others, and how long trouble is borne.
+
+    ``lock_timeout_ms``: a batch waits no longer for a row, since whoever wants its other rows waits with it.
+    ``statement_timeout_s``, ``python_timeout_s``: of a statement; of a python function, in whose transaction no row is
+    locked yet. ``give_up_s``: of conflicts and lost connections on end, without one batch. ``reconnect_s``: of a
+    server that cannot be reached. ``ranges``: at most so many, each of ``range_batches`` batches at least.
+    """
+
+    lock_timeout_ms: int = 200
+    statement_timeout_s: float = 30
+    python_timeout_s: float = 600
+    give_up_s: float = 600
+    reconnect_s: float = 300
+    ranges: int = 64
+    range_batches: int = 10
+
+
+def opened(connect: Connect) -> psycopg.Connection[Any]:
+    """Open a session: autocommit between batches, READ COMMITTED in them, no prepared statements (for poolers)."""
+    connection = connect()
+    connection.autocommit = True
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    connection.read_only = False
+    connection.prepare_threshold = None
+    return connection
+
+
+def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, long: bool = False) -> None:
+    """Set what holds for this transaction alone; ``long``: it reads the whole table's sample.
+
+    synchronous_commit is off: rows and cursor are in one transaction, so a crash loses both and a batch is done again;
+    the last commit of a job waits for the disk, and all before it are on disk with it. row_security is off: a policy
+    that would hide rows is an error. dbsec.backfill tells triggers who writes.
+    """
+    path = ("pg_catalog", *job.search_path, "pg_temp")
+    statement_s = limits.give_up_s if long else limits.statement_timeout_s
+    idle_s = limits.python_timeout_s if job.python is not None else limits.statement_timeout_s
+    values = {
+        "search_path": sql.SQL(", ").join(map(sql.Identifier, path)).as_string(connection),
+        "lock_timeout": f"{limits.lock_timeout_ms}ms",
+        "statement_timeout": f"{int(statement_s * 1000)}ms",
+        # ends the transaction of a worker whose host is gone without a word, and with it its claim
+        "idle_in_transaction_session_timeout": f"{int(idle_s * 1000)}ms",
+        "synchronous_commit": "off",
+        "row_security": "off",
+        "dbsec.backfill": "on",
+    }
+    if connection.info.server_version >= 170000:
+        values["transaction_timeout"] = "0"  # the role's own would end the session in the middle of a batch
+    calls = [sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in values.items()]
+    connection.execute(sql.SQL("SELECT ") + sql.SQL(", ").join(calls))

@@ -1,0 +1,44 @@
+"""The linter before a run: what waits is judged against the schema as it stands, waivers counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from dbsec import waivers
+from dbsec.findings import Finding, Severity
+from dbsec.migrations.linter import Options, all_rules, lint
+from dbsec.migrations.runner.obstacle import Block, Obstacle
+from dbsec.migrations.schema.model import Schema
+from dbsec.migrations.script import Script
+from dbsec.migrations.suppress import suppress
+
+
+def judged(scripts: Sequence[Script], schema: Schema, *, major: int, waived: str, today: date) -> list[Finding]:
+    """Lint scripts as one release; ``schema`` is changed. ``waived``: a waiver file, "" for the one in this folder.
+
+    Errors: ``ConfigError`` for a waiver file that cannot be read.
+    """
+    result = lint(scripts, schema=schema, options=Options(major=major))
+    rules = all_rules()
+    kept = suppress(result, scripts, rules=rules, chosen=rules, entries=_entries(waived), today=today)
+    return [*kept.result.findings, *kept.own]
+
+
+def errors(findings: Sequence[Finding]) -> list[Obstacle]:
+    """Make an obstacle of each error; nothing goes past it but an allow comment or a waiver."""
+    return [
+        Obstacle(
+            Block.LINT,
+            f"{one.where.get('file', '')}:{one.where.get('line', 0)}: {one.code} {one.name}: {one.message}",
+            one.fix or f"dbsec migrate rules {one.code}",
+        )
+        for one in findings
+        if one.severity is Severity.ERROR
+    ]
+
+
+def _entries(given: str) -> list[waivers.Waiver]:
+    path = Path(given or waivers.FILE)
+    return waivers.load(path) if given or path.exists() else []

@@ -1,0 +1,181 @@
+"""Which releases of the service are connected: looked at now, remembered in ``dbsec.release_sightings``.
+
+That nobody of the old release was there for a day is known only where somebody looked all day long. So each whole look
+is a row of its own, and a window counts as observed only where no two looks in it lie further apart than allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, LiteralString, Protocol
+
+import psycopg
+
+PRIMARY = "primary"
+KEPT = timedelta(days=90)
+
+# Walsenders and workers are no clients; what our role may not see has no backend_type.
+_SESSIONS: LiteralString = """
+SELECT coalesce(a.application_name, ''), pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE a.backend_type IS NULL)
+  FROM pg_catalog.pg_stat_activity a
+ WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid()
+   AND coalesce(a.backend_type, 'client backend') = 'client backend'
+ GROUP BY 1
+"""
+_PREPARED: LiteralString = """
+SELECT gid, prepared, owner FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()
+ ORDER BY prepared
+"""
+# pg_receivewal and base backups replay nothing.
+_STANDBYS: LiteralString = """
+SELECT pg_catalog.count(*) FILTER (WHERE replay_lsn IS NOT NULL OR state IS NULL) FROM pg_catalog.pg_stat_replication
+"""
+_SAMPLE: LiteralString = "INSERT INTO dbsec.release_samples (server) VALUES (%s) ON CONFLICT DO NOTHING"
+_SIGHT: LiteralString = """
+INSERT INTO dbsec.release_sightings AS s (server, application_name, sessions) VALUES (%s, %s, %s)
+ON CONFLICT (server, application_name)
+   DO UPDATE SET last_seen = pg_catalog.clock_timestamp(), sessions = excluded.sessions
+"""
+_FORGET: LiteralString = """
+DELETE FROM dbsec.release_samples WHERE server = %s AND sampled_at < pg_catalog.clock_timestamp() - %s
+"""
+# The look before which the gap is too long, or which is the first, begins the unbroken row that lasts until now.
+_SINCE: LiteralString = """
+SELECT pg_catalog.max(at) FILTER (WHERE gap IS NULL OR gap > %(gap)s), pg_catalog.max(at), pg_catalog.clock_timestamp()
+  FROM (SELECT sampled_at AS at, sampled_at - pg_catalog.lag(sampled_at) OVER (ORDER BY sampled_at) AS gap
+          FROM dbsec.release_samples WHERE server = %(server)s) s
+"""
+_SIGHTINGS: LiteralString = """
+SELECT server, application_name, first_seen, last_seen, sessions FROM dbsec.release_sightings ORDER BY server, last_seen
+"""
+
+
+class Reach(Protocol):
+    """Opens a connection to a server."""
+
+    def __call__(self) -> AbstractContextManager[psycopg.Connection[Any]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared transaction: it holds its locks, and nobody can tell which release made it."""
+
+    gid: str
+    at: datetime
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The clients of one database at one moment. ``hidden``: sessions of which our role may see too little."""
+
+    sessions: Mapping[str, int]
+    hidden: int
+    prepared: tuple[Prepared, ...] = ()
+    standbys: int = 0
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """When clients of one name were seen on one server; ``server`` is "primary" or the reference to another one."""
+
+    server: str
+    name: str
+    first_seen: datetime
+    last_seen: datetime
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Since when a server was looked at without a gap that is too long; ``since`` is None where it never was."""
+
+    server: str
+    since: datetime | None
+    until: datetime | None
+    now: datetime
+
+    def covers(self, window: timedelta) -> bool:
+        """Tell whether the whole window up to now was observed."""
+        return self.since is not None and self.since <= self.now - window
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of the releases: the looks taken just now by server, all sightings, and since when we look."""
+
+    looks: Mapping[str, Look]
+    sightings: tuple[Sighting, ...] = ()
+    observed: Mapping[str, Observed] = field(default_factory=dict)
+    now: datetime | None = None
+
+
+def look(connection: psycopg.Connection[Any]) -> Look:
+    """Look at the sessions of the connected database, as the login role where the current one sees too little.
+
+    Needs pg_read_all_stats to see all; what is hidden is counted. Transaction: short ones, read only.
+    """
+    seen = _look(connection, as_login=False)
+    return _look(connection, as_login=True) if seen.hidden else seen
+
+
+def observe(
+    connection: psycopg.Connection[Any],
+    others: Mapping[str, Reach],
+    *,
+    gap: timedelta,
+    record: bool = True,
+) -> Seen:
+    """Look at the primary and at ``others`` (by reference), record what saw everything, and tell what is known.
+
+    Needs schema dbsec. ``record``: False only looks; then the time up to now is not observed by this look.
+    """
+    looks = {PRIMARY: look(connection)}
+    for reference, reach in others.items():
+        with reach() as other:
+            looks[reference] = look(other)
+    if record:
+        with connection.transaction():
+            for server, seen in looks.items():
+                if not seen.hidden:
+                    _record(connection, server, seen)
+    sightings = tuple(Sighting(*row) for row in connection.execute(_SIGHTINGS))
+    observed = {server: _observed(connection, server, gap) for server in looks}
+    return Seen(looks, sightings, observed, observed[PRIMARY].now)
+
+
+def _look(connection: psycopg.Connection[Any], *, as_login: bool) -> Look:
+    with connection.transaction():
+        connection.execute("SET TRANSACTION READ ONLY")
+        if as_login:
+            connection.execute("SET LOCAL ROLE NONE")
+        rows = connection.execute(_SESSIONS).fetchall()
+        prepared = tuple(Prepared(*row) for row in connection.execute(_PREPARED))
+        ((standbys, role),) = [
+            (*row, connection.execute("SELECT current_user").fetchone()) for row in _standbys(connection)
+        ]
+    names = {name: count for name, count, _ in rows}
+    return Look(names, sum(hidden for *_, hidden in rows), prepared, standbys, role[0] if role else "")
+
+
+def _standbys(connection: psycopg.Connection[Any]) -> list[tuple[int]]:
+    return connection.execute(_STANDBYS).fetchall()
+
+
+def _record(connection: psycopg.Connection[Any], server: str, seen: Look) -> None:
+    connection.execute(_SAMPLE, [server])
+    for name, sessions in seen.sessions.items():
+        connection.execute(_SIGHT, [server, name, sessions])
+    connection.execute(_FORGET, [server, KEPT])
+
+
+def _observed(connection: psycopg.Connection[Any], server: str, gap: timedelta) -> Observed:
+    row = connection.execute(_SINCE, {"server": server, "gap": gap}).fetchone()
+    assert row is not None
+    since, until, now = row
+    # where the last look is long ago, nothing is known of the time up to now
+    return Observed(server, since if until is not None and now - until <= gap else None, until, now)

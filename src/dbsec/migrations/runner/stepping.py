@@ -1,0 +1,172 @@
+"""One file, statement after statement: each is recorded in its own transaction, so that a killed run goes on there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+
+import psycopg
+from msgspec.structs import replace
+
+from dbsec.clock import SYSTEM, Clock
+from dbsec.errors import ApplyError, UsageError
+from dbsec.journal import Journal, Observer, PostgresStore
+from dbsec.migrations.reading.parse import parse
+from dbsec.migrations.runner.classify import Classified, Kind, bodies_of, classify, turns
+from dbsec.migrations.runner.execute import Ran, execute, execute_together
+from dbsec.migrations.runner.limits import Limits
+from dbsec.migrations.schema.catalog import from_catalog
+from dbsec.migrations.script import Script
+from dbsec.migrations.statement import Origin, Statement
+from dbsec.progress import Progress, Silent
+
+Connect = Callable[[], psycopg.Connection[Any]]
+
+# What a file has SET must not reach the next one; a role that the login sets by itself comes back.
+_RESETS: tuple[LiteralString, ...] = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
+_BEFORE_VALUES = re.compile(r"['$]")
+_PATIENCE_S = 10.0  # for the backend of a runner that was killed to notice it
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Statements that run together, and their name in the journal: the place in the file, and a digest of the text."""
+
+    name: str
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Did:
+    """What was run of one turn; ``line`` is that of its first statement."""
+
+    line: int
+    what: str
+    kind: Kind
+    ran: Ran
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs files: the session, its limits, and who is told."""
+
+    connection: psycopg.Connection[Any]
+    connect: Connect
+    limits: Limits
+    progress: Progress = field(default_factory=Silent)
+    clock: Clock = SYSTEM
+    observer: Observer | None = None
+
+    def run(self, script: Script, job: str) -> list[Did]:
+        """Run what the journal of ``job`` does not have yet.
+
+        Locks: an advisory one for the journal; else those of each statement. Errors: those of ``execute``;
+        ``ApplyError`` where a statement that was run reads otherwise now; ``UsageError`` for what cannot be run here.
+        """
+        all_turns = turns_of(script)
+        with PostgresStore(self.connection, job, patience_s=_PATIENCE_S, clock=self.clock) as store:
+            journal = Journal(store, clock=self.clock, observer=self.observer)
+            ended = {record["step"]: record["event"] for record in store.read()}
+            left = not_done(all_turns, ended, script.path)
+            classified = self._classified(remaining(script, all_turns, left))
+            try:
+                return [
+                    self._take(turn, parts, journal, again=turn.name in ended)
+                    for turn, parts in zip(left, turns(classified), strict=True)
+                ]
+            finally:
+                self._reset()
+
+    def _classified(self, script: Script) -> list[Classified]:
+        schema = from_catalog(self.connection)
+        major = self.connection.info.server_version // 10000
+        return classify([script], schema, major=major, bodies=bodies_of(self.connection))
+
+    def _take(self, turn: Turn, parts: tuple[Classified, ...], journal: Journal, *, again: bool) -> Did:
+        first = parts[0]
+        self.progress.step(f"{first.place}: {first.kind}: {shown(first.statement)}")
+        options: dict[str, Any] = {"progress": self.progress, "clock": self.clock}
+        if len(parts) > 1:
+            ran = execute_together(
+                self.connection, parts, self.limits, around=lambda: journal.step(turn.name), **options
+            )
+        elif first.kind is Kind.SESSION:
+            ran = execute(self.connection, first, self.limits, **options)
+        else:
+            ran = execute(
+                self.connection,
+                first,
+                self.limits,
+                around=lambda: journal.step(turn.name),
+                watch=self.connect,
+                again=again,
+                **options,
+            )
+        return Did(first.statement.line, shown(first.statement), first.kind, ran)
+
+    def _reset(self) -> None:
+        if not self.connection.closed and not self.connection.broken:
+            for statement in _RESETS:
+                self.connection.execute(statement)
+
+
+def turns_of(script: Script) -> list[Turn]:
+    """Cut a script into what runs together, as ``classify.turns`` does. Errors: ``UsageError`` for what is not SQL."""
+    statements, unread = parse(script)
+    for one in unread:
+        raise UsageError(str(one), hint=one.hint or f"dbsec migrate lint {script.path}")
+    groups: list[list[Statement]] = []
+    for statement in statements:
+        if statement.origin is not Origin.DIRECT:
+            continue
+        if statement.kind == "DiscardStmt":
+            raise UsageError(
+                f"{script.path}:{statement.line}: DISCARD would throw the runner's own locks away", hint="use RESET"
+            )
+        if groups and statement.block and groups[-1][-1].block == statement.block:
+            groups[-1].append(statement)
+        else:
+            groups.append([statement])
+    return [Turn(_name(number, group), tuple(group)) for number, group in enumerate(groups, 1)]
+
+
+def not_done(all_turns: Sequence[Turn], ended: dict[str, str], path: str) -> list[Turn]:
+    """Leave out what is recorded as done.
+
+    Errors: ``ApplyError`` where something was done that the file does not say, or says elsewhere.
+    """
+    names = {turn.name for turn in all_turns}
+    done = {name for name, event in ended.items() if event == "done"}
+    if gone := sorted(done - names):
+        number = int(gone[0].partition("-")[0])
+        raise ApplyError(
+            f"'{path}' was edited while it was half applied: statement {number} was run, and reads otherwise now",
+            hint="git diff: bring back what was run; a statement that has not been run may be changed",
+        )
+    return [turn for turn in all_turns if turn.name not in done]
+
+
+def remaining(script: Script, all_turns: Sequence[Turn], left: Collection[Turn]) -> Script:
+    """Blank the statements that are done, lines kept: the schema that is read has them already."""
+    text, at = script.text, 0
+    for turn in all_turns:
+        for statement in turn.statements:
+            start = text.index(statement.text, at)
+            at = start + len(statement.text)
+            if turn not in left:
+                blank = re.sub(r"[^\n]", " ", statement.text)
+                text = text[:start] + blank + text[at:]
+    return replace(script, text=text)
+
+
+def shown(statement: Statement) -> str:
+    """Say a statement in its first words, without a value."""
+    return " ".join(_BEFORE_VALUES.split(statement.text, maxsplit=1)[0].split())[:80]
+
+
+def _name(number: int, group: Sequence[Statement]) -> str:
+    digest = hashlib.sha256("\0".join(one.text for one in group).encode()).hexdigest()
+    return f"{number:03}-{digest[:12]}"

@@ -57,8 +57,9 @@ def sample(
     if parts == 1:
         return estimate, []
     cut = sql.SQL(
-        "SELECT {texts} FROM (SELECT {key}, row_number() OVER (ORDER BY {key}) AS dbsec_at, count(*) OVER () AS dbsec_of"
-        " FROM {seen}) AS s WHERE dbsec_at < dbsec_of"
+        "SELECT {texts} FROM "
+        "(SELECT {key}, row_number() OVER (ORDER BY {key}) AS dbsec_at, count(*) OVER () AS dbsec_of FROM {seen}) AS s"
+        " WHERE dbsec_at < dbsec_of"
         " AND dbsec_at * %(parts)s / dbsec_of > (dbsec_at - 1) * %(parts)s / dbsec_of ORDER BY dbsec_at"
     ).format(texts=windows.texts(target), key=windows.columns(target), seen=seen)
     return estimate, [key for (key,) in connection.execute(cut, {"parts": parts})]

@@ -60,6 +60,9 @@ def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, lon
         "idle_in_transaction_session_timeout": f"{int(idle_s * 1000)}ms",
         "synchronous_commit": "off",
         "row_security": "off",
+        # the same on every host, and what psycopg reads
+        "datestyle": "ISO, MDY",
+        "intervalstyle": "postgres",
         "dbsec.backfill": "on",
     }
     if connection.info.server_version >= 170000:

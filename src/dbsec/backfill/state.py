@@ -12,8 +12,9 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from dbsec import __version__
-from dbsec.backfill import ranges
+from dbsec.backfill import ranges, session
 from dbsec.backfill.job import Job
+from dbsec.backfill.session import Limits
 from dbsec.backfill.target import Target
 from dbsec.errors import ApplyError, UsageError
 
@@ -85,16 +86,16 @@ SELECT b.name, b.table_name, b.state, b.digest, b.estimate,
 """
 
 
-def begin(connection: psycopg.Connection[Any], job: Job, target: Target) -> State:
+def begin(connection: psycopg.Connection[Any], job: Job, target: Target, limits: Limits) -> State:
     """Enter a job with its ranges, or find the one of that name; several may do so at once.
 
     Errors: ``UsageError`` where the name belongs to a job with another definition; ``ApplyError`` for an aborted one.
     """
     with connection.transaction():
-        ranges.settle(connection, job)
+        session.settle(connection, job, limits, long=True)
         values = (job.name, job.table, Jsonb(job.definition), job.digest, __version__)
         if connection.execute(_BEGIN, values).fetchone():
-            ranges.split(connection, job, target)
+            ranges.split(connection, job, target, limits)
     state, digest, definition = _known(connection, job.name)
     if digest != job.digest:
         other = [name for name, value in job.definition.items() if definition.get(name) != value]
@@ -107,9 +108,10 @@ def begin(connection: psycopg.Connection[Any], job: Job, target: Target) -> Stat
     return state
 
 
-def finish(connection: psycopg.Connection[Any], name: str) -> None:
+def finish(connection: psycopg.Connection[Any], name: str) -> State:
     """Call it done where no range is left; durable when this returns, and with it all batches before."""
     connection.execute(_FINISH, (name,))
+    return _known(connection, name)[0]
 
 
 def status(connection: psycopg.Connection[Any], name: str) -> Status:

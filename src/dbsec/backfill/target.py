@@ -14,8 +14,10 @@ from dbsec.errors import ApplyError, UsageError
 
 # What JSON writes and PostgreSQL reads back as the same value, under any DateStyle, IntervalStyle or float digits.
 KEY_TYPES = frozenset(
-    ("int2", "int4", "int8", "oid", "numeric", "uuid", "text", "varchar", "bpchar", "citext", "bytea", "date")
-    + ("timestamp", "timestamptz")
+    (
+        *("int2", "int4", "int8", "oid", "numeric", "uuid", "text", "varchar", "bpchar", "citext", "bytea"),
+        *("date", "timestamp", "timestamptz"),
+    )
 )
 _RELATION: LiteralString = """
 SELECT c.oid::bigint, c.relkind::text, pg_catalog.row_security_active(c.oid),
@@ -57,7 +59,7 @@ _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; ``type`` is what SQL calls its type, schema included, without a length; ``base`` looks through domains."""
+    """A column; ``type`` is SQL's name of its type, schema included, without a length; ``base`` is below domains."""
 
     name: str
     type: str
@@ -73,7 +75,7 @@ class Column:
     @property
     def cast(self) -> sql.SQL:
         """``::type``; the catalog's own spelling, quoted where that is needed."""
-        return sql.SQL("::" + self.type)  # type: ignore[arg-type]
+        return sql.SQL("::" + self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,9 @@ def find(connection: psycopg.Connection[Any], job: Job) -> Target:
 def _relation(connection: psycopg.Connection[Any], job: Job) -> int:
     row = connection.execute(_RELATION, job.qualified).fetchone()
     if row is None:
-        raise UsageError(f"there is no table '{job.table}' in this database", hint="names fold to lower case: quote them")
+        raise UsageError(
+            f"there is no table '{job.table}' in this database", hint="names fold to lower case: quote them"
+        )
     oid, kind, hidden, inherited, user = row
     if kind not in ("r", "p"):
         raise UsageError(f"'{job.table}' is {_KINDS.get(kind, 'no table')}", hint="name the table behind it")
@@ -149,7 +153,9 @@ def _unusable(
         return UsageError(f"key '{shown}' of '{job.table}': type {columns[odd[0]].type} cannot be walked", hint=hint)
     if key in indexes:
         nullable = ", ".join(name for name in key if not columns[name].not_null)
-        return UsageError(f"key '{shown}' of '{job.table}': '{nullable}' may be null, and such rows are on no page", hint=hint)
+        return UsageError(
+            f"key '{shown}' of '{job.table}': '{nullable}' may be null, and such rows are on no page", hint=hint
+        )
     return UsageError(f"key '{shown}' of '{job.table}' is not what a unique btree index has, in its order", hint=hint)
 
 

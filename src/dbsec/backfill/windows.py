@@ -32,13 +32,13 @@ class Page(NamedTuple):
 class Part(NamedTuple):
     """A piece of SQL and the values of its placeholders."""
 
-    text: sql.Composable
+    text: sql.Composed
     values: list[Any]
 
 
-def columns(target: Target, prefix: sql.Composable = sql.SQL("")) -> sql.Composed:
+def columns(target: Target, prefix: str = "") -> sql.Composed:
     """Write the key's columns as a list: what ORDER BY takes, and a row comparison between parentheses."""
-    return sql.SQL(", ").join(sql.Composed([prefix, column.identifier]) for column in target.key)
+    return sql.SQL(", ").join(sql.Composed([sql.SQL(prefix), column.identifier]) for column in target.key)
 
 
 def texts(target: Target) -> sql.Composed:
@@ -47,7 +47,7 @@ def texts(target: Target) -> sql.Composed:
     return sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(parts))
 
 
-def inside(target: Target, window: Window, prefix: sql.Composable = sql.SQL("")) -> Part:
+def inside(target: Target, window: Window, prefix: str = "") -> Part:
     """Write the condition that a row is in a window, as row comparisons: what a btree index answers."""
     row = sql.SQL("({})").format(columns(target, prefix))
     key = sql.SQL("({})").format(sql.SQL(", ").join(sql.SQL("%s") + column.cast for column in target.key))

@@ -1,32 +1,40 @@
-"""Runs a backfill: threads that take batches until none is left, whatever the server does to them meanwhile."""
+"""Runs a backfill: begins it or joins it, lets workers take batches, and tells how far it is on all hosts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import socket
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from threading import Thread
+from typing import Any
 
 import psycopg
 
+from dbsec.backfill import dead_rows, session, state, target
 from dbsec.backfill.job import Job
+from dbsec.backfill.session import Connect, Limits
 from dbsec.backfill.state import State, Status
+from dbsec.backfill.statements import Work
+from dbsec.backfill.worker import Crew, Waits, Worker
 from dbsec.clock import SYSTEM, Clock
+from dbsec.errors import ConnectError, UsageError
 from dbsec.journal import Observer
+from dbsec.pg import own
 from dbsec.progress import Progress, Silent
 
-Connect = Callable[[], psycopg.Connection[Any]]
+__all__ = ["Limits", "Outcome", "run"]
 
-
-class Waits(Protocol):
-    """What holds a worker back before a batch: ``dbsec.backfill.throttle.Throttle``."""
-
-    def wait(self, told: Callable[[str], None], *, go_on: Callable[[], bool]) -> float:
-        """Return once the next batch may begin, or ``go_on()`` is False; gives the seconds waited."""
+_VERSION = 3  # of schema dbsec: the step that brings our tables
+_LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: ``state`` is DONE or ABORTED. ``hint`` says what to do about dead rows, or nothing."""
+    """How a run ended: ``state`` is DONE or ABORTED. Counts are this run's; ``status`` is of the whole job.
+
+    ``hint`` says what to do about dead rows, or is empty.
+    """
 
     state: State
     status: Status
@@ -34,7 +42,7 @@ class Outcome:
     throttled_s: float
     retries: int
     reconnects: int
-    hint: str = ""
+    hint: str
 
 
 def run(
@@ -44,8 +52,82 @@ def run(
     workers: int = 1,
     throttle: Waits | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
     clock: Clock = SYSTEM,
     observer: Observer | None = None,
 ) -> Outcome:
-    """Walk a table to its end, from where an earlier run stopped; several hosts may do so at once."""
-    raise NotImplementedError
+    """Walk a table to its end, from where an earlier run stopped; several hosts may do so at once.
+
+    Every row that is there for the whole walk is visited exactly once. Begin it when whatever writes rows from now on
+    writes them right: rows that come later are left to that. Returns once the job is done, by whomever, or aborted;
+    while it is paused, it waits. Locks: a batch's rows, for about ``batch_ms``. ``observer`` is told each edge of each
+    batch. Errors: ``UsageError`` for a job that cannot be; ``ApplyError`` for what the server or a function refuses;
+    ``GaveUp`` beyond the patience of ``limits``.
+    """
+    if workers < 1:
+        raise UsageError(f"a backfill has a worker at least, not {workers}")
+    progress, limits = progress or Silent(), limits or Limits()
+    begun = clock.monotonic()
+    function = job.function() if job.python is not None else None
+    with closing(session.opened(connect)) as connection:
+        own.require(connection, _VERSION)
+        found = target.find(connection, job)
+        reached = state.begin(connection, job, found, limits)
+        before = dead_rows.read(connection, found)
+    crew = Crew(Work(job, found, limits, function), connect, throttle, progress, clock, observer, reached)
+    _work(crew, workers)
+    with closing(session.opened(connect)) as connection:
+        last = state.status(connection, job.name)
+        hint = dead_rows.hint(before, dead_rows.read(connection, found), found)
+    seconds = clock.monotonic() - begun
+    return Outcome(last.state, last, seconds, crew.throttled_s, crew.retries, crew.reconnects, hint)
+
+
+def _work(crew: Crew, workers: int) -> None:
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    crew_of = [Worker(crew, f"{name}:{n}") for n in range(1, workers + 1)]
+    threads = [Thread(target=worker.run, name=f"backfill {n}", daemon=True) for n, worker in enumerate(crew_of, 1)]
+    for thread in threads:
+        thread.start()
+    try:
+        _watch(crew, threads)
+    finally:
+        crew.leave.set()  # Ctrl-C too: a batch under way is committed or rolled back, whole
+        for thread in threads:
+            thread.join()
+    if crew.failures:
+        raise crew.failures[0]
+
+
+def _watch(crew: Crew, threads: list[Thread]) -> None:
+    """Tell how far the job is, on all hosts, while the workers work; see a pause or an abort while they wait."""
+    connection: psycopg.Connection[Any] | None = None
+    try:
+        while any(thread.is_alive() for thread in threads) and not crew.failures:
+            try:
+                connection = connection or session.opened(crew.connect)
+                _look(crew, connection)
+            except (psycopg.OperationalError, ConnectError):
+                # The workers have their own patience with a server that is away: here nothing is lost.
+                _close(connection)
+                connection = None
+            _join_some(threads)
+    finally:
+        _close(connection)
+
+
+def _look(crew: Crew, connection: psycopg.Connection[Any]) -> None:
+    seen = state.status(connection, crew.work.job.name)
+    crew.state = seen.state
+    total = max(seen.estimate, seen.visited)
+    crew.count(f"{seen.name}: rows, of an estimate", seen.visited, seen.visited if seen.state is State.DONE else total)
+
+
+def _join_some(threads: list[Thread]) -> None:
+    for thread in threads:
+        thread.join(_LOOK_EVERY_S / len(threads))
+
+
+def _close(connection: psycopg.Connection[Any] | None) -> None:
+    if connection is not None:
+        connection.close()

@@ -6,8 +6,28 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 from rich.theme import Theme
+
+
+class _Counted(ProgressColumn):
+    """How many of how many, and how long it will still take; nothing for a step without a count."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text()
+        left = f" {task.time_remaining:.0f} s left" if task.time_remaining else ""
+        return Text(f"{task.completed:,.0f}/{task.total:,.0f}{left}")
 
 
 class Live:
@@ -19,6 +39,7 @@ class Live:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
+            _Counted(),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,

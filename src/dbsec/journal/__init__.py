@@ -1,7 +1,7 @@
 """How anything resumes: steps that are recorded as begun and done, in a file or in PostgreSQL."""
 
 from dbsec.journal.file import FORMAT, MAGIC, FileStore, open_file
-from dbsec.journal.postgres import JobState, PostgresStore, jobs
+from dbsec.journal.postgres import JobState, PostgresStore, forget, jobs
 from dbsec.journal.steps import Edge, Journal, Observer, Record, Step, Store, Transactional
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Step",
     "Store",
     "Transactional",
+    "forget",
     "jobs",
     "open_file",
 ]

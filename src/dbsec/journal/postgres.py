@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
@@ -94,6 +94,12 @@ class PostgresStore:
                 if self._may_follow(record):
                     self._added(record)
 
+    def forget(self) -> None:
+        """Delete the job's records in the caller's transaction: the job has ended, and may be run anew."""
+        with self._refused("write"):
+            self._connection.execute("DELETE FROM dbsec.journal WHERE job = %s", [self._job])
+            self._reload()
+
     def _added(self, record: Record) -> bool:
         n = len(self._records) + 1
         text = json.dumps(dict(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -181,6 +187,11 @@ class PostgresStore:
             raise JournalError(
                 f"cannot {what} the journal of job '{self._job}': {reason(exc)}", hint="run it again: it resumes"
             ) from exc
+
+
+def forget(connection: psycopg.Connection[Any], names: Sequence[str]) -> None:
+    """Delete the records of jobs in the caller's transaction; nobody may be running them."""
+    connection.execute("DELETE FROM dbsec.journal WHERE job = ANY (%s)", [list(names)])
 
 
 @dataclass(frozen=True, slots=True)

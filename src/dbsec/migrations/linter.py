@@ -25,7 +25,7 @@ from dbsec.migrations.operations import (
     TransactionControl,
 )
 from dbsec.migrations.reading.parse import parse
-from dbsec.migrations.rule import Hazard, Hit, Rule, Step
+from dbsec.migrations.rule import Hazard, Hit, Needs, Rule, Step
 from dbsec.migrations.schema.apply import apply
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread
@@ -108,7 +108,7 @@ class _Engine:
         # one that is not asked for still tells the others of its error
         every = {**all_rules(), **self._chosen}.values()
         self._rules = [rule for rule in every if rule.since <= options.major <= (rule.until or options.major)]
-        self._rules_of: dict[type[Operation], tuple[Rule, ...]] = {}
+        self._rules_of: dict[tuple[type[Operation], bool, bool, bool], tuple[Rule, ...]] = {}
         self._pages: dict[str, tuple[str, ...]] = {}
         self._session = Session(options.major)
         self._told = set[str]()
@@ -167,12 +167,10 @@ class _Engine:
         self._effect = foretell(operation, self.schema, self._session, in_transaction=statement.in_transaction)
         if self.schema.known and (reason := missing(operation, self.schema)):
             self.result.unread.append(Unread(statement.script.path, statement.line, reason, hint="pg_dump -s, again"))
-        if not (interested := self._interested(type(operation))):
-            return
         around = _Acts(acts, at + 1), _Acts(acts, 0, at)
         refused: list[str] = []
         step = Step(statement, operation, self._effect, self.schema, self._session, *around, refused)
-        for rule in interested:
+        for rule in self._interested(step):
             if rule.once and rule.name in self._told:
                 continue
             for hit in rule.match(step):
@@ -181,11 +179,15 @@ class _Engine:
                 if (hit.severity or rule.severity) is Severity.ERROR:
                     refused.append(rule.code)
 
-    def _interested(self, kind: type[Operation]) -> tuple[Rule, ...]:
-        found = self._rules_of.get(kind)
+    def _interested(self, step: Step) -> tuple[Rule, ...]:
+        kind, effect = type(step.operation), step.effect
+        seen = (kind, bool(effect.locks), bool(step.blocking), bool(effect.fails))
+        found = self._rules_of.get(seen)
         if found is None:
-            found = tuple(rule for rule in self._rules if issubclass(kind, rule.applies))
-            self._rules_of[kind] = found
+            has = dict(zip((Needs.LOCKS, Needs.BLOCKING, Needs.FAILURE), seen[1:], strict=True))
+            meant = (rule for rule in self._rules if issubclass(kind, rule.applies))
+            found = tuple(rule for rule in meant if rule.needs is None or has[rule.needs])
+            self._rules_of[seen] = found
         return found
 
     def _advance(self, statement: Statement, operation: Operation, *, released: bool) -> None:

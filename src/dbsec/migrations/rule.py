@@ -13,7 +13,7 @@ from msgspec import Struct
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
-from dbsec.migrations.operations import Operation, Refresh
+from dbsec.migrations.operations import CreateTrigger, Operation, Refresh
 from dbsec.migrations.schema.model import Schema, Table
 from dbsec.migrations.session import Session
 from dbsec.migrations.statement import Statement
@@ -30,10 +30,19 @@ class Hazard(StrEnum):
     UNSAFE = "unsafe environment"
 
 
+class Needs(StrEnum):
+    """Without which a rule finds nothing: it is not asked about an operation that lacks it."""
+
+    LOCKS = "locks"  # Effect.locks
+    BLOCKING = "blocking"  # Step.blocking
+    FAILURE = "failure"  # Effect.fails
+
+
 class Step(Struct):
     """All that a rule may look at. ``schema`` is the state before the operation.
 
-    ``blocking``: the work that others wait for, with the lock that they wait for; work on empty tables is none.
+    ``blocking``: the work that others wait for, with the lock that they wait for; work on empty tables is none, nor is
+    any of a statement whose locks nobody can feel.
     """
 
     statement: Statement
@@ -68,7 +77,18 @@ class Step(Struct):
         if isinstance(self.operation, Refresh) and self.operation.concurrently:
             return ()  # EXCLUSIVE, but nobody else writes to a materialized view
         known = ((self.schema.table(task.table), task, mode) for task, mode in self.effect.blocking())
-        return tuple((task, mode) for table, task, mode in known if table is None or not table.empty)
+        found = tuple((task, mode) for table, task, mode in known if table is None or not table.empty)
+        return found if found and self._felt() else ()
+
+    def _felt(self) -> bool:
+        """Tell whether anybody can wait: of a table that the release made, only a trigger of an old one may know."""
+        if any(mode.blocks_writes and self._is_old(name) for name, mode in self.effect.locks):
+            return True
+        return any(isinstance(act, CreateTrigger) and self._is_old(act.table) for _, act in self.preceding)
+
+    def _is_old(self, name: Name) -> bool:
+        known = self.schema.table(name)
+        return known is None or not known.new
 
 
 class Hit(Struct, frozen=True):
@@ -165,6 +185,7 @@ class Rule(Struct, frozen=True):
     ``effect``: what PostgreSQL does, with lock and work. ``instead``: what to do. ``since``/``until``: the first and
     last major that it holds for. ``aliases``: the names that squawk, strong_migrations and eugene use for it (squawk's
     are honoured in ``squawk-ignore``). ``source``: pages of PostgreSQL's manual (``sql-altertable``), no whole address.
+    ``needs``: what an operation's effect must have.
     """
 
     code: str
@@ -182,5 +203,6 @@ class Rule(Struct, frozen=True):
     since: int = 14
     until: int | None = None
     mechanical: bool = False  # ``Hit.fix`` may replace the statement (``--fix``)
+    needs: Needs | None = None
     once: bool = False  # a script gets its first finding only
     more: tuple[Example, ...] = ()

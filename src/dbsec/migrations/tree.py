@@ -22,7 +22,7 @@ def text(node: Node) -> str:
 
 def texts(nodes: Iterable[Node] | None) -> tuple[str, ...]:
     """Return what a list of String nodes says."""
-    return tuple(text(node) for node in nodes or ())
+    return tuple([text(node) for node in nodes]) if nodes else ()
 
 
 def name_of(range_var: Node) -> Name:
@@ -62,21 +62,21 @@ def type_name(node: Node) -> Name:
 
 def walk(node: Any) -> Iterator[tuple[str, Node]]:
     """Yield every wrapped node below (and with) ``node`` as kind and inner node, in the order of the text."""
-    stack = [node]
+    stack = [node] if node is not None else []
     while stack:
         here = stack.pop()
-        if isinstance(here, list):
-            stack.extend(reversed(here))
-        elif isinstance(here, dict):
+        if type(here) is list:
+            stack += here[::-1]
+        elif type(here) is dict:
             below: list[Any] = []
             for key, value in here.items():
-                if isinstance(value, dict):
+                if type(value) is dict:
                     below.append(value)
                     if key[0].isupper():
                         yield key, value
-                elif isinstance(value, list):
+                elif type(value) is list:
                     below.append(value)
-            stack.extend(reversed(below))
+            stack += below[::-1]
 
 
 def column_refs(node: Any) -> Iterator[tuple[str, ...]]:
@@ -88,6 +88,8 @@ def column_refs(node: Any) -> Iterator[tuple[str, ...]]:
 
 def columns_in(node: Any) -> tuple[str, ...]:
     """Return the names of the columns that an expression reads, each once, in order."""
+    if node is None:
+        return ()
     return tuple(dict.fromkeys(parts[-1] for parts in column_refs(node) if parts and parts[-1] != _STAR))
 
 

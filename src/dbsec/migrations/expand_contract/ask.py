@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dbsec.errors import UsageError
 from dbsec.migrations.expand_contract import expressions
@@ -58,8 +59,9 @@ def table_name(text: str) -> Name:
     from pglast.parser import ParseError
 
     try:
-        (statement,) = parse_sql(f"TABLE {text}")
-        relation = statement.stmt.fromClause[0]
+        (parsed,) = parse_sql(f"TABLE {text}")
+        tree: Any = parsed.stmt
+        relation = tree.fromClause[0]
         return Name(relation.schemaname, relation.relname)
     except (ParseError, ValueError, AttributeError, TypeError, IndexError) as exc:
         raise UsageError(f"'{text}' is no name of a table", hint="--table app.users") from exc
@@ -72,11 +74,12 @@ def _column(head: str, text: str) -> tuple[str, str]:
 
     for kind in ("", " int"):
         try:
-            (statement,) = parse_sql(f"CREATE TABLE x ({head}{kind})")
+            (parsed,) = parse_sql(f"CREATE TABLE x ({head}{kind})")
         except (ParseError, ValueError):
             continue
-        elements = statement.stmt.tableElts or ()
+        tree: Any = parsed.stmt
+        elements: Any = tree.tableElts or ()
         if len(elements) == 1 and isinstance(elements[0], ast.ColumnDef) and not elements[0].constraints:
             first = scan(head)[0]
-            return elements[0].colname, " ".join(head[first.end + 1 :].split()) if not kind else ""
+            return str(elements[0].colname), " ".join(head[first.end + 1 :].split()) if not kind else ""
     raise UsageError(f"'{text}' is no column", hint="NAME [TYPE] [= EXPRESSION], as 'total bigint = price * count'")

@@ -6,6 +6,8 @@ ON DELETE, INCLUDE, storage parameters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 from dbsec.migrations.expand_contract import printing
@@ -22,7 +24,8 @@ Tree = Any  # a node of pglast.ast
 _INDEXES: LiteralString = """
 SELECT pg_catalog.pg_get_indexdef(x.indexrelid) FROM pg_catalog.pg_index x
 WHERE x.indrelid = pg_catalog.to_regclass(%s) AND x.indislive
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u', 'x'))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                  WHERE k.conindid = x.indexrelid AND k.contype IN ('p', 'u', 'x'))
 ORDER BY x.indexrelid::pg_catalog.regclass::text
 """
 _CONSTRAINTS: LiteralString = """
@@ -30,14 +33,20 @@ SELECT pg_catalog.format('ALTER TABLE x ADD CONSTRAINT %%I %%s', k.conname, pg_c
 FROM pg_catalog.pg_constraint k
 WHERE k.conrelid = pg_catalog.to_regclass(%s) AND k.contype IN ('c', 'u', 'x', 'f', 'p') ORDER BY k.conname
 """
+_DEFAULTS: LiteralString = """
+SELECT a.attname, pg_catalog.pg_get_expr(f.adbin, f.adrelid) FROM pg_catalog.pg_attrdef f
+JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum
+WHERE f.adrelid = pg_catalog.to_regclass(%s) AND a.attgenerated = ''
+"""
 
 
 class Definitions(NamedTuple):
     """``indexes``: IndexStmt of each index without a constraint. ``constraints``: Constraint, each with its name and as
-    one of the table."""
+    one of the table. ``defaults``: column to SQL."""
 
     indexes: tuple[Tree, ...] = ()
     constraints: tuple[Tree, ...] = ()
+    defaults: Mapping[str, str] = MappingProxyType({})
 
 
 def from_catalog(connection: psycopg.Connection[Any], table: Name) -> Definitions:
@@ -49,30 +58,39 @@ def from_catalog(connection: psycopg.Connection[Any], table: Name) -> Definition
         cursor.execute("SET LOCAL lock_timeout = '2s'")
         indexes = [printing.parsed(text) for (text,) in cursor.execute(_INDEXES, [str(table)])]
         constraints = [printing.parsed(text).cmds[0].def_ for (text,) in cursor.execute(_CONSTRAINTS, [str(table)])]
-    return Definitions(tuple(indexes), tuple(constraints))
+        defaults: dict[str, str] = dict(cursor.execute(_DEFAULTS, [str(table)]).fetchall())
+    return Definitions(tuple(indexes), tuple(constraints), defaults)
 
 
 def from_dump(text: str, table: Table, *, source: str) -> Definitions:
     """Read them from a dump, or from CREATE statements by hand; ``table`` tells the names that PostgreSQL gave."""
     from pglast import ast
+    from pglast.enums import AlterTableType
 
     indexes: list[Tree] = []
     constraints: list[Tree] = []
+    defaults: dict[str, str] = {}
     for statement in statements_of(text, source=source):
         if statement.kind not in ("IndexStmt", "AlterTableStmt", "CreateStmt"):
             continue
         tree = printing.parsed(statement.text)
         if not _is(tree.relation, table.name):
             continue
+        tree.relation.schemaname = table.name.schema
         if isinstance(tree, ast.IndexStmt):
             indexes.append(tree)
         elif isinstance(tree, ast.CreateStmt):
             constraints += _of_create(tree)
+            defaults |= _defaults_of(tree)
         else:
             constraints += [cmd.def_ for cmd in tree.cmds if isinstance(cmd.def_, ast.Constraint)]
+            for cmd in tree.cmds:
+                if cmd.subtype is AlterTableType.AT_ColumnDefault and cmd.def_ is not None:
+                    defaults[cmd.name] = printing.expression(cmd.def_)
     kept = [one for one in (_named(constraint, table) for constraint in constraints) if one is not None]
     alive = {index.name for index in table.indexes.values() if index.constraint is None}
-    return Definitions(tuple(one for one in indexes if one.idxname in alive), tuple(kept))
+    defaults = {name: text for name, text in defaults.items() if name in table.columns and table.columns[name].default}
+    return Definitions(tuple(one for one in indexes if one.idxname in alive), tuple(kept), defaults)
 
 
 def _is(relation: Tree, name: Name) -> bool:
@@ -98,16 +116,27 @@ def _of_create(tree: Tree) -> list[Tree]:
     return found
 
 
+def _defaults_of(tree: Tree) -> dict[str, str]:
+    from pglast.enums import ConstrType
+
+    return {
+        element.colname: printing.expression(constraint.raw_expr)
+        for element in tree.tableElts or ()
+        for constraint in getattr(element, "constraints", None) or ()
+        if constraint.contype is ConstrType.CONSTR_DEFAULT
+    }
+
+
 def _named(constraint: Tree, table: Table) -> Tree | None:
     """Give a constraint the name that it has; None for NOT NULL, a default, and one that is gone again."""
     kind = printing.kind_of(constraint)
     if kind is None:
         return None
-    if constraint.conname is not None:
-        return constraint if table.constraint(constraint.conname) else None
-    columns = printing.columns_of(constraint)
+    columns = set(printing.columns_of(constraint))
     for known in table.of_kind(kind):
-        if tuple(known.columns) == columns or set(known.columns) == set(columns):
+        if constraint.conname == known.name or (constraint.conname is None and set(known.columns) == columns):
             constraint.conname = known.name
+            if known.references is not None:
+                constraint.pktable.schemaname = known.references.schema
             return constraint
     return None

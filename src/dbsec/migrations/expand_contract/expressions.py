@@ -74,12 +74,12 @@ def _parsed(expression: str) -> Any:
     from pglast.parser import ParseError, scan
 
     try:
-        statements = parse_sql(_BEFORE + expression)
+        statements: Any = parse_sql(_BEFORE + expression)
         comments = [token for token in scan(_BEFORE + expression) if token.name in ("SQL_COMMENT", "C_COMMENT")]
     except ParseError as exc:
         raise UsageError(f"'{expression}' is no expression of SQL: {exc.args[0]}") from exc
     select = statements[0].stmt
-    targets = getattr(select, "targetList", None) or ()
+    targets: Any = getattr(select, "targetList", None) or ()
     if comments or len(statements) != 1 or len(targets) != 1 or targets[0].name or select.fromClause:
         raise UsageError(f"'{expression}' is not one expression of SQL alone")
     return targets[0].val

@@ -78,10 +78,16 @@ class Place:
         """Tell what stops a column from being dropped in the end, or from having a trigger write it."""
         name, where = column.name, f"{self.name}.{ident(column.name)}"
         if column.identity or column.generated:
-            yield ("is computed by PostgreSQL: a trigger cannot write it", "ALTER COLUMN ... DROP IDENTITY | EXPRESSION")
+            yield (
+                "is computed by PostgreSQL: a trigger cannot write it",
+                "ALTER COLUMN ... DROP IDENTITY | EXPRESSION",
+            )
         for constraint in self.table.of_kind(ConstraintKind.PRIMARY_KEY):
             if name in constraint.columns:
-                yield ("is part of the primary key: it names the row while the rows are filled", "add a second key first")
+                yield (
+                    "is part of the primary key: it names the row while the rows are filled",
+                    "add a second key first",
+                )
         for other, key in self.schema.referencing(self.table.name):
             if name in key.referenced_columns:
                 yield (f"is referenced by '{key.name}' of '{sql(other.name)}'", "move that foreign key first")
@@ -100,7 +106,7 @@ class Place:
 def place_of(schema: Schema, definitions: Definitions, table: Table, *, major: int) -> Place:
     """Look at a table. Errors: ``UsageError`` for what is no plain table."""
     name = sql(table.name)
-    heirs = [child for child in schema.children.get(table.name, ())]
+    heirs = schema.children.get(table.name)
     for refused, what in (
         (table.kind != "table", f"a {table.kind}"),
         (table.partition_by is not None, "partitioned"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dbsec.errors import UsageError
@@ -35,9 +35,14 @@ def kind_of(constraint: Tree) -> ConstraintKind | None:
 
 def columns_of(tree: Tree) -> tuple[str, ...]:
     """Return the columns of its own table that an index or a constraint names, each once."""
-    found: list[str] = []
-    _visit(tree, lambda name: found.append(name) or name)
-    return tuple(dict.fromkeys(found))
+    found: dict[str, None] = {}
+
+    def note(name: str) -> str:
+        found[name] = None
+        return name
+
+    _visit(tree, note)
+    return tuple(found)
 
 
 def renamed(tree: Tree, names: Mapping[str, str]) -> Tree:
@@ -69,7 +74,7 @@ def expression(tree: Tree) -> str:
     return str(RawStream()(tree))
 
 
-def _visit(tree: Tree, rename: Any) -> None:
+def _visit(tree: Tree, rename: Callable[[str], str]) -> None:
     """Pass each name of a column of the table through ``rename``."""
     from pglast import ast
 
@@ -87,7 +92,7 @@ def _visit(tree: Tree, rename: Any) -> None:
         _below(tree.whereClause, rename)
 
 
-def _below(node: Tree, rename: Any) -> None:
+def _below(node: Tree, rename: Callable[[str], str]) -> None:
     from pglast import ast
 
     if isinstance(node, (list, tuple)):
@@ -97,9 +102,9 @@ def _below(node: Tree, rename: Any) -> None:
         node.name = rename(node.name) if node.name else node.name
         _below(node.expr, rename)
     elif isinstance(node, ast.ColumnRef):
-        *before, last = node.fields
+        *before, last = node.fields or ()
         if isinstance(last, ast.String):
-            node.fields = (*before, ast.String(rename(last.sval)))
+            node.fields = (*before, ast.String(rename(str(last.sval))))
     elif isinstance(node, ast.Node):
         for name in node:
             _below(getattr(node, name), rename)

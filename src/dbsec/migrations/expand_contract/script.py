@@ -21,7 +21,7 @@ class Bounds(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """``sql``: one statement or a block of BEGIN and COMMIT, each with its semicolon. ``why``: above it as a comment."""
+    """``sql``: one statement or a block of BEGIN and COMMIT, with semicolons. ``why``: above it as a comment."""
 
     sql: str
     why: str = ""
@@ -54,10 +54,10 @@ def written(acts: Iterable[Act], head: str, *, phase: str = "") -> str:
 
 
 def comment(text: str, mark: str = "--") -> str:
-    """Write a text as comments, a paragraph for each line of it."""
+    """Write a text as comments; an empty line of it begins a new paragraph, without an empty line above."""
     lines: list[str] = []
-    for paragraph in text.strip().splitlines():
-        lines += wrap(paragraph.strip(), _WIDTH - len(mark) - 1, break_on_hyphens=False, break_long_words=False) or [""]
+    for paragraph in text.strip().split("\n\n"):
+        lines += wrap(paragraph, _WIDTH - len(mark) - 1, break_on_hyphens=False, break_long_words=False)
     return "\n".join(f"{mark} {line}".rstrip() for line in lines)
 
 

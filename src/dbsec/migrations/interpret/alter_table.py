@@ -28,8 +28,10 @@ def alter_table(node: Node, statement: Statement) -> Iterator[Operation]:
         "if_exists": bool(node.get("missing_ok")),
         "only": not node["relation"].get("inh") and node["objtype"] == "OBJECT_TABLE",
     }
-    parts = zip(commands, clauses(statement.text, len(commands)), strict=True)
-    for command, clause in sorted(parts, key=lambda part: part[0]["AlterTableCmd"]["subtype"] not in _FIRST):
+    parts = list(zip(commands, clauses(statement.text, len(commands)), strict=True))
+    if len(parts) > 1:
+        parts.sort(key=lambda part: part[0]["AlterTableCmd"]["subtype"] not in _FIRST)
+    for command, clause in parts:
         inner = command["AlterTableCmd"]
         subtype = inner["subtype"]
         here = {**place, "clause": clause}

@@ -13,6 +13,7 @@ _HEAD = re.compile(
     rf"\(?\s*{_NAME}(?:\s*\.\s*{_NAME})*\s*\)?\s*\*?\s*",
     re.IGNORECASE,
 )
+_SIGN = re.compile(r"[\[\],]")
 
 
 def clauses(text: str, count: int) -> tuple[str, ...]:
@@ -40,11 +41,12 @@ def _split(body: str) -> Iterator[str]:
     start = at = depth = 0
     for piece in (*lexer.pieces(body), None):
         end = piece.start if piece else len(body)
-        for offset, sign in enumerate(body[at:end], at):
+        for found in _SIGN.finditer(body, at, end):
+            sign = found[0]
             depth += (sign == "[") - (sign == "]")
             if sign == "," and depth == 0:
-                yield body[start:offset]
-                start = offset + 1
+                yield body[start : found.start()]
+                start = found.end()
         if piece:
             depth += (piece.part is lexer.Part.OPEN) - (piece.part is lexer.Part.CLOSE)
             at = piece.end

@@ -198,4 +198,5 @@ def _own_columns(expression: Any, table: str, *, outer: bool = True) -> Iterator
             if parts[-2:-1] == (table,) or (outer and len(parts) == 1):
                 yield parts[-1]
         for key, value in expression.items():
-            yield from _own_columns(value, table, outer=outer and key != "subselect")
+            if isinstance(value, (dict, list)):
+                yield from _own_columns(value, table, outer=outer and key != "subselect")

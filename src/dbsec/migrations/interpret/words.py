@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from dbsec.migrations.statement import Node
 
 _KINDS = {
@@ -22,6 +24,7 @@ _KINDS = {
 }
 
 
+@cache
 def object_kind(enum: str) -> str:
     """Say ``OBJECT_MATVIEW`` as ``materialized view``."""
     return _KINDS.get(enum) or enum.removeprefix("OBJECT_").replace("_", " ").lower()

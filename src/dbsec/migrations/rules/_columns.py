@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import lru_cache
 
 from dbsec.migrations.effects.model import Work
 from dbsec.migrations.names import Name
@@ -150,14 +151,20 @@ def wanted_type(operation: AlterColumnType) -> str:
 
 def _wanted(operation: AlterColumnType) -> tuple[str, str]:
     """Return the type (with its collation) and the expression of USING as written; a cast where there is none."""
-    behind = _source.tail(operation.clause, "TYPE_P")
+    wanted, plain, using = _written(operation.clause)
+    return wanted, f"{ident(operation.column)}::{plain}" if using is None else using
+
+
+@lru_cache(maxsize=16)
+def _written(clause: str) -> tuple[str, str, str | None]:
+    """Cut the type with its collation, the type alone, and the expression of USING out of a clause."""
+    behind = _source.tail(clause, "TYPE_P")
     found = [word for word in _source.words(behind) if word.depth == 0]
     using = next((word for word in found if word.name == "USING"), None)
     wanted = behind[: using.start].strip() if using is not None else behind.strip()
     collate = next((word for word in found if word.name == "COLLATE"), None)
     plain = behind[: collate.start].strip() if collate is not None else wanted
-    cast = f"{ident(operation.column)}::{plain}"
-    return wanted, behind[using.end :].strip() if using is not None else cast
+    return wanted, plain, behind[using.end :].strip() if using is not None else None
 
 
 def generated_beside(step: Step) -> str:

@@ -53,11 +53,11 @@ def words(text: str) -> tuple[Word, ...]:
         return ()
     found: list[Word] = []
     depth = 0
-    for name, start, end in ((token.name, token.start, token.end + 1) for token in tokens):
+    for start, last, name, _ in tokens:
         if name in _COMMENTS:
             continue
         depth -= name == _CLOSE
-        found.append(Word(name, start, end, depth))
+        found.append(Word(name, start, last + 1, depth))
         depth += name == _OPEN
     return tuple(found)
 

@@ -6,7 +6,6 @@ from functools import cache, lru_cache
 
 from dbsec.migrations.effects.model import LockMode, Task, Work
 from dbsec.migrations.names import Name, quoted
-from dbsec.migrations.operations import CreateTrigger
 from dbsec.migrations.rule import Hazard, Step
 from dbsec.migrations.schema.model import Schema
 
@@ -59,17 +58,7 @@ def target(step: Step, name: Name, *inner: str) -> str:
 def blocked(step: Step, *of: Work) -> list[Blocked]:
     """List the work (of some kinds) that others wait for, the heaviest first."""
     found = [one for one in step.blocking if not of or one[0].work in of]
-    if found and not _felt(step):
-        return []
     return sorted(found, key=lambda one: _HEAVIEST.index(one[0].work)) if len(found) > 1 else found
-
-
-def _felt(step: Step) -> bool:
-    """Tell whether anybody can wait: of a table that the release made, only a trigger of an old one may know."""
-    locked = (name for name, mode in step.effect.locks if mode.blocks_writes)
-    if any(is_old(step.schema, name) for name in locked):
-        return True
-    return any(isinstance(act, CreateTrigger) and is_old(step.schema, act.table) for _, act in step.preceding)
 
 
 def is_empty(schema: Schema, name: Name) -> bool:

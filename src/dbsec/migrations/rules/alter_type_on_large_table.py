@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AlterColumnType
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules._columns import beside_the_old, wanted_type
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -27,6 +27,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AlterColumnType,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="Unless the stored bytes mean the same in the new type, PostgreSQL writes every row and builds every index "
     "anew under ACCESS EXCLUSIVE. USING is no test for that, neither way: it may be there for a cast that costs "

@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import AttachPartition, ConstraintKind
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _bounds, _fixes
 from dbsec.migrations.rules._words import Blocked, blocked, columns, full, ident, sql, target, told
 from dbsec.migrations.schema.model import Index, Schema, Table
@@ -71,6 +71,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AttachPartition,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="PostgreSQL must know that every row of the new partition fits its bound, and that no row of the DEFAULT "
     "partition belongs there: it reads both under ACCESS EXCLUSIVE, which for the DEFAULT one shuts a part of the "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddColumn
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules._columns import Cause, in_steps, rewrite_cause
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -30,6 +30,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AddColumn,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="PostgreSQL tests the constraints of a domain on the value of each row, also on NULL, and to do so writes "
     "the table and its indexes anew under ACCESS EXCLUSIVE. A domain without constraints costs nothing.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddColumn
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules._columns import Cause, in_steps, rewrite_cause
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -29,6 +29,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AddColumn,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="serial and GENERATED … AS IDENTITY draw a number for each row that stands, so that ADD COLUMN writes the "
     "table and its indexes anew while nobody may read it.",

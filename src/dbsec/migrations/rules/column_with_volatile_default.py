@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddColumn
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules._columns import Cause, in_steps, rewrite_cause
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -28,6 +28,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AddColumn,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="A constant or stable default (0, 'new', now()) is kept once in the catalog. A volatile one (random(), "
     "gen_random_uuid(), clock_timestamp(), nextval) is computed for each row, so that ADD COLUMN writes all of them, "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AlterConstraint
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _fixes
 from dbsec.migrations.rules._words import blocked, hazard, ident, target, told
 
@@ -42,6 +42,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AlterConstraint,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="ALTER CONSTRAINT … ENFORCED (18) tests a NOT ENFORCED constraint on every row in the same statement, "
     "while the table is locked.",

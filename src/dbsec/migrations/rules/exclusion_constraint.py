@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddConstraint, ConstraintKind
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
 
@@ -29,6 +29,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AddConstraint,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="ADD CONSTRAINT … EXCLUDE builds its index (mostly GiST, which is slow to build) under ACCESS EXCLUSIVE. "
     "It knows neither NOT VALID nor USING INDEX.",

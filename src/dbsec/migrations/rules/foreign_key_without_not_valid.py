@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddColumn, AddConstraint, ConstraintKind
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _fixes, _source
 from dbsec.migrations.rules._columns import in_steps, rewrite_cause
 from dbsec.migrations.rules._words import blocked, full, hazard, ident, target, told
@@ -60,6 +60,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_WRITES,
     applies=(AddConstraint, AddColumn),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="ADD FOREIGN KEY holds SHARE ROW EXCLUSIVE on the referencing and on the referenced table while it looks "
     "up every row: nobody writes to either. REFERENCES beside a default in ADD COLUMN does it under ACCESS EXCLUSIVE.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import CreateIndex
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _source
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -30,6 +30,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_WRITES,
     applies=(CreateIndex,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="CREATE INDEX holds SHARE on the table from its first row to its last: reads go on, every INSERT, UPDATE "
     "and DELETE waits. With large tables that is minutes.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import Operation
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules._words import blocked, hazard, told
 
 _OF_LOCKS = ("MIG1", "MIG2")  # a statement may do other harm besides: that has rules of its own
@@ -27,6 +27,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(Operation,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="Some statements read or write a whole table under a lock without being among those that the other rules "
     "name, for instance ALTER TYPE … ALTER ATTRIBUTE of a type that tables are made of.",

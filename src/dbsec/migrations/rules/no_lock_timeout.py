@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import LockTable, Operation
-from dbsec.migrations.rule import Example, Hazard, Hit, Queues, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Needs, Queues, Rule, Step
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._release import is_off, knows
 from dbsec.migrations.rules._words import target, waits
@@ -52,6 +52,7 @@ RULE = Rule(
     severity=Severity.WARNING,
     hazard=Hazard.UNSAFE,
     applies=(Operation,),
+    needs=Needs.LOCKS,
     match=_match,
     effect="A statement that waits for its lock stands in the queue, and everything that conflicts with it waits "
     "behind it, even a SELECT that would not conflict with those who hold the table now. One idle transaction and one "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import CreateTable
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _bounds, _fixes, _source
 from dbsec.migrations.rules._words import blocked, ident, sql, target, told
 
@@ -36,6 +36,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(CreateTable,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="A row that belongs into the new partition may stand in the DEFAULT one. PostgreSQL reads it to find out, "
     "with ACCESS EXCLUSIVE on the parent and on the DEFAULT partition, and says nothing of it even at DEBUG1.",

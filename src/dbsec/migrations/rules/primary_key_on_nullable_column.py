@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddConstraint, ConstraintKind
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _fixes
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -36,6 +36,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AddConstraint,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="A primary key makes its columns NOT NULL. Where they are not yet, the adoption of a ready index, which "
     "else changes the catalog only, reads every row under ACCESS EXCLUSIVE.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Drop, DropColumn, Operation
-from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Needs, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._words import target
 
@@ -44,6 +44,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.FAILS,
     applies=(Operation,),
+    needs=Needs.FAILURE,
     match=_match,
     effect="With this schema the statement ends with an error: a view or a policy reads the column whose type changes, "
     "the object is there already, an object still depends on what is dropped. In a test database without that view it "

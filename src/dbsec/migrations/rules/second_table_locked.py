@@ -15,7 +15,7 @@ from dbsec.migrations.operations import (
     DropColumn,
     DropConstraint,
 )
-from dbsec.migrations.rule import Example, Hazard, Hit, Queues, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Needs, Queues, Rule, Step
 from dbsec.migrations.rules import _source
 from dbsec.migrations.rules._release import is_off
 from dbsec.migrations.rules._words import blocked, full, hazard, is_old, waits
@@ -67,6 +67,7 @@ RULE = Rule(
     severity=Severity.WARNING,
     hazard=Hazard.BLOCKS_WRITES,
     applies=(AddColumn, AddConstraint, AlterColumnType, AttachPartition, CreateTable, DropColumn, DropConstraint),
+    needs=Needs.LOCKS,
     match=_match,
     effect="A foreign key puts its triggers on both tables: to add it takes SHARE ROW EXCLUSIVE on the referenced "
     "table (CREATE TABLE … REFERENCES too, although the new table is nobody's yet), to drop it takes ACCESS EXCLUSIVE "

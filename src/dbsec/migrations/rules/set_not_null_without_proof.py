@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddConstraint, ConstraintKind, SetNotNull
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _fixes
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -39,6 +39,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(SetNotNull, AddConstraint),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="SET NOT NULL looks at every row while nobody may read the table. A validated CHECK (x IS NOT NULL) spares "
     "it that; a NOT NULL … NOT VALID of version 18 does not: SET NOT NULL over it scans under ACCESS EXCLUSIVE.",

@@ -8,7 +8,7 @@ from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import Operation
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules._words import is_old
 from dbsec.migrations.schema.model import Schema
 
@@ -47,6 +47,7 @@ RULE = Rule(
     severity=Severity.WARNING,
     hazard=Hazard.BLOCKS_ALL,
     applies=(Operation,),
+    needs=Needs.LOCKS,
     match=_match,
     effect="Locks are kept to COMMIT: the first table stays shut while the second is waited for, and a session that "
     "holds the second and wants the first makes a deadlock (40P01), which ends one of the two.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddColumn, SetExpression
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _columns
 from dbsec.migrations.rules._words import blocked, ident, target, told
 
@@ -32,6 +32,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AddColumn, SetExpression),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="ADD COLUMN … GENERATED ALWAYS AS (…) STORED, and SET EXPRESSION of such a column (17 and later), compute "
     "the value of every row, and write the table and its indexes anew while nobody may read it.",

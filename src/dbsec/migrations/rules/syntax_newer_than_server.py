@@ -38,7 +38,12 @@ def _unenforced(node: Node) -> bool:
     return node.get("contype") in ("CONSTR_CHECK", "CONSTR_FOREIGN") and not node.get("is_enforced")
 
 
-_OF_TABLE = re.compile(r"null\s*[^\s,);]")  # the column that NOT NULL names as a table constraint
+_MEANT = {  # what must stand behind a word that is common: a column; no identity
+    "null": re.compile(
+        r"null\s*(?!(?:default|check|unique|primary|references|collate|constraint|not|null)\b)[^\s,);]"
+    ),
+    "generated": re.compile(r"generated(?!\s+(?:always|by\s+default)\s+as\s+identity\b)"),
+}
 _CONSTRAINT, _COMMAND = ("Constraint",), ("AlterTableCmd",)
 _CLAUSES = (
     Clause(18, "NOT ENFORCED", "enforced", _CONSTRAINT, _has("contype", "CONSTR_ATTR_NOT_ENFORCED")),
@@ -117,11 +122,14 @@ def _unknown_to(major: int) -> tuple[Clause, ...]:
     return tuple(clause for clause in _CLAUSES if clause.since > major)
 
 
+def _is_meant(word: str, text: str) -> bool:
+    pattern = _MEANT.get(word)
+    return pattern is None or pattern.search(text) is not None
+
+
 def _newest(step: Step) -> tuple[int, str]:
     text = step.statement.text.lower()
-    lacking = [clause for clause in _unknown_to(step.major) if clause.word in text]
-    if "null" in text and not _OF_TABLE.search(text):
-        lacking = [clause for clause in lacking if clause.word != "null"]
+    lacking = [clause for clause in _unknown_to(step.major) if clause.word in text and _is_meant(clause.word, text)]
     if not lacking:
         return 0, ""
     found = [

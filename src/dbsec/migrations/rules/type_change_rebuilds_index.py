@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AlterColumnType, ConstraintKind
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _fixes
 from dbsec.migrations.rules._columns import beside_the_old, wanted_type
 from dbsec.migrations.rules._words import Blocked, blocked, ident, target, told
@@ -46,6 +46,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AlterColumnType,),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="A longer varchar, another collation or timestamp to timestamptz under UTC keeps the rows as they are. But "
     "a CHECK on the column is tested on every row again, and indexes whose order, expression or WHERE may change are "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbsec.findings import Severity
 from dbsec.migrations.effects.model import LockMode, Work
 from dbsec.migrations.operations import AddColumn, AddConstraint, Constraint, ConstraintKind
-from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Locks, Needs, Rule, Step
 from dbsec.migrations.rules import _fixes, _source
 from dbsec.migrations.rules._columns import in_steps, rewrite_cause
 from dbsec.migrations.rules._words import blocked, target, told
@@ -53,6 +53,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.BLOCKS_ALL,
     applies=(AddConstraint, AddColumn),
+    needs=Needs.BLOCKING,
     match=_match,
     effect="A constraint that needs an index builds it while ALTER TABLE holds ACCESS EXCLUSIVE: neither reads nor "
     "writes get through until the whole table is read and sorted.",

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import tuple_row
 
 from dbsec.migrations.effects.model import LockMode
@@ -39,7 +40,7 @@ a.usename, a.application_name, a.state, coalesce(a.xact_start, p.prepared), a.qu
 a.pid IS NOT NULL AND a.usesysid IS NULL, l.virtualtransaction, l.granted
 """
 _BY_TABLE: LiteralString = """
-SELECT l.pid, n.nspname, c.relname, l.mode, """ + _COLUMNS + """
+SELECT l.pid, n.nspname, c.relname, l.mode, {columns}
   FROM pg_catalog.pg_locks l
   JOIN ROWS FROM (pg_catalog.unnest(%(oids)s::oid[]), pg_catalog.unnest(%(modes)s::text[])) AS wanted (oid, mode)
     ON wanted.oid = l.relation AND wanted.mode = l.mode
@@ -66,7 +67,7 @@ blocking (pid) AS (
      AND h.database IS NOT DISTINCT FROM w.database AND h.relation IS NOT DISTINCT FROM w.relation
      AND h.transactionid IS NOT DISTINCT FROM w.transactionid AND h.virtualxid IS NOT DISTINCT FROM w.virtualxid
 )
-SELECT l.pid, n.nspname, c.relname, l.mode, """ + _COLUMNS + """
+SELECT l.pid, n.nspname, c.relname, l.mode, {columns}
   FROM l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
   LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
@@ -141,7 +142,7 @@ def blockers(connection: psycopg.Connection[Any], what: Sequence[Wanted] | int) 
     """
     if isinstance(what, int):
         with looking(connection) as cursor:
-            return _each_once(cursor.execute(_BY_PID, {"pid": what}))
+            return _each_once(cursor.execute(_query(_BY_PID), {"pid": what}))
     with looking(connection) as cursor:
         known = [(oid, mode) for name, mode in what if (oid := oid_of(cursor, name)) is not None]
     return holding(connection, known)
@@ -154,7 +155,7 @@ def holding(connection: psycopg.Connection[Any], wanted: Iterable[tuple[int, Loc
         return []
     with looking(connection) as cursor:
         oids, modes = [oid for oid, _ in pairs], [mode for _, mode in pairs]
-        return _each_once(cursor.execute(_BY_TABLE, {"oids": oids, "modes": modes}))
+        return _each_once(cursor.execute(_query(_BY_TABLE), {"oids": oids, "modes": modes}))
 
 
 def oid_of(cursor: psycopg.Cursor[tuple[Any, ...]], name: Name) -> int | None:
@@ -174,6 +175,10 @@ def first_words(query: str) -> str:
         text = text[comment.end() :]
     found = _WORDS.match(text)
     return _ENDS.sub("", f"{found[1]} ").strip() if found else ""
+
+
+def _query(text: LiteralString) -> sql.Composed:
+    return sql.SQL(text).format(columns=sql.SQL(_COLUMNS))
 
 
 def _each_once(rows: Iterable[tuple[Any, ...]]) -> list[Blocker]:

@@ -120,7 +120,7 @@ def _classified(heard: Heard, located: Sequence[Located]) -> Classified:
     if kind is Kind.BLOCKING:
         why = next(_rules(statement, located), why)
     settings = {name: heard.settings[name] for name in TIMEOUTS if name in heard.settings}
-    alone = heard.alone or statement.node.get("kind") in _ENDED_FROM_OUTSIDE
+    alone = heard.alone or heard.commits or statement.node.get("kind") in _ENDED_FROM_OUTSIDE
     locks = tuple(sorted(heard.old.items(), key=lambda lock: str(lock[0])))
     return Classified(statement, kind, locks, effect, why, alone, settings, bool(heard.doubts))
 
@@ -132,10 +132,10 @@ def _kind(heard: Heard) -> tuple[Kind, str]:
     if statement.kind in _OF_SESSION or _only_sets(heard):
         return Kind.SESSION, "it is for the session"
     strongest = max(heard.old.values(), default=None)
-    if strongest is not None and strongest.blocks_writes and (work := _grows(heard)):
-        if not (heard.alone and statement.kind == "RefreshMatViewStmt"):
-            return Kind.BLOCKING, f"{work} under {strongest.sql}"
-    if heard.alone:
+    compared = heard.alone and statement.kind == "RefreshMatViewStmt"  # EXCLUSIVE, but nobody else writes to it
+    if strongest is not None and strongest.blocks_writes and not compared and (work := _grows(heard)):
+        return Kind.BLOCKING, f"{work} under {strongest.sql}"
+    if heard.alone and not heard.commits:
         return Kind.CONCURRENT, "it runs outside a transaction"
     if strongest is not None and strongest.blocks_writes:
         return Kind.SHORT, f"{strongest.sql} for a moment"
@@ -177,12 +177,12 @@ def _rules(statement: Statement, located: Sequence[Located]) -> Iterator[str]:
     """Name the linter's errors of a statement (or of its body) that say how it blocks."""
     last = statement.line + statement.text.count("\n")
     for one in located:
+        if one.finding.severity is not Severity.ERROR or (one.hit.hazard or one.rule.hazard) not in _BLOCKS:
+            continue
         own = one.statement
         inside = own.script.path == statement.script.path and statement.line <= own.line <= last
-        if inside and hearing.key(own)[2:] == hearing.key(statement)[2:] or (inside and statement.kind == "DoStmt"):
-            if one.finding.severity is Severity.ERROR and one.hit.hazard in (None, *_BLOCKS):
-                if (one.hit.hazard or one.rule.hazard) in _BLOCKS:
-                    yield f"{one.finding.code} {one.rule.name}: {one.finding.message}"
+        if inside and (statement.kind == "DoStmt" or hearing.key(own) == hearing.key(statement)):
+            yield f"{one.finding.code} {one.rule.name}: {one.finding.message}"
 
 
 _BLOCKS = (Hazard.BLOCKS_ALL, Hazard.BLOCKS_WRITES)

@@ -28,14 +28,16 @@ LOSES_ROWS = frozenset({"column", "type of column", "table", "materialized view"
 
 _COLUMN: LiteralString = """
 SELECT pg_catalog.format('ALTER TABLE %%s ADD COLUMN %%I %%s%%s;', a.attrelid::regclass, a.attname,
-       pg_catalog.format_type(a.atttypid, a.atttypmod), coalesce(' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''))
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
+       coalesce(' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''))
   FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
  WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped
 """
 _TABLE: LiteralString = """
-SELECT pg_catalog.format('CREATE TABLE %%s (%%s);', a.attrelid::regclass, pg_catalog.string_agg(pg_catalog.format('%%I %%s%%s',
-       a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END), ', '
-       ORDER BY a.attnum))
+SELECT pg_catalog.format('CREATE TABLE %%s (%%s);', a.attrelid::regclass,
+       pg_catalog.string_agg(pg_catalog.format('%%I %%s%%s', a.attname,
+         pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END),
+         ', ' ORDER BY a.attnum))
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid
 """

@@ -3,60 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
 
 from dbsec.clock import SYSTEM, Clock
-from dbsec.errors import ApplyError, ConnectError, GaveUp
-from dbsec.migrations.runner.blockers import Blocker
-from dbsec.migrations.runner.classify import Classified
+from dbsec.errors import UsageError
+from dbsec.migrations.runner import session
+from dbsec.migrations.runner.classify import Classified, Kind
+from dbsec.migrations.runner.failures import BlockingRefused, ConnectionLost, LockNotTaken, StatementFailed
 from dbsec.migrations.runner.limits import Limits
+from dbsec.migrations.runner.locking import Told
+from dbsec.migrations.runner.turn import Around, Ran, Run
+from dbsec.migrations.runner.waiting import watching
 from dbsec.progress import Progress, Silent
 
-Around = Callable[[], AbstractContextManager[object]]
-Told = Callable[[Sequence[Blocker]], None]
+__all__ = [
+    "BlockingRefused",
+    "ConnectionLost",
+    "LockNotTaken",
+    "Ran",
+    "StatementFailed",
+    "execute",
+    "execute_together",
+]
+
 Connect = Callable[[], psycopg.Connection[Any]]
-
-
-class LockNotTaken(GaveUp):
-    """The lock was not to be had in time; ``blockers`` are those who hold it."""
-
-    blockers: tuple[Blocker, ...]
-
-
-class StatementFailed(ApplyError):
-    """PostgreSQL refused a statement, and nothing of it is left; ``sqlstate`` and ``place`` (file:line) say which."""
-
-    sqlstate: str
-    place: str
-
-
-class BlockingRefused(ApplyError):
-    """The statement would block the service for as long as it works, and nobody allowed that."""
-
-
-class ConnectionLost(ConnectError):
-    """The session ended in the middle; ``applied`` is False, or None where nobody can tell."""
-
-    applied: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """``seconds``: the statement itself. ``waited_s``: before it. ``turns``: transactions begun; ``lock_attempts``:
-    NOWAIT and waiting ones. ``held_s``: how long its locks were held. ``already``: it was there, and nothing was run."""
-
-    seconds: float
-    waited_s: float = 0.0
-    turns: int = 1
-    lock_attempts: int = 0
-    held_s: float = 0.0
-    cancelled: tuple[Blocker, ...] = ()
-    repaired: tuple[str, ...] = ()
-    already: bool = False
+_WAITS = (Kind.LONG, Kind.CONCURRENT, Kind.ROWS)
+_SILENT = Silent()
 
 
 def execute(
@@ -66,7 +41,7 @@ def execute(
     *,
     around: Around = nullcontext,
     told: Told | None = None,
-    progress: Progress = Silent(),
+    progress: Progress = _SILENT,
     clock: Clock = SYSTEM,
     watch: Connect | None = None,
     again: bool = False,
@@ -74,10 +49,21 @@ def execute(
     """Run one statement. ``connection``: autocommit, in no transaction.
 
     ``around()`` is entered in the statement's transaction once its locks are held and left before COMMIT; after a
-    failure the transaction is rolled back before it is left. ``watch`` opens a second session that tells who is waited
-    for while CONCURRENT or LONG waits. ``again``: an earlier run began it; what CONCURRENT has left counts as done.
+    failure the transaction is rolled back before it is left, and a turn that is tried again enters it again. Where the
+    statement runs outside a transaction (CONCURRENT, SESSION) it is entered and left around it, in autocommit.
+    ``watch`` opens a second session that tells who is waited for while the first is busy. ``again``: an earlier run
+    began it; what CONCURRENT did then counts as done.
+    Errors: ``LockNotTaken``, ``StatementFailed``, ``BlockingRefused``, ``ConnectError``; none shows a row's value.
     """
-    raise NotImplementedError
+    if classified.kind is Kind.TRANSACTION:
+        raise UsageError(f"'{classified.place}' belongs to a block: it is run together")
+    major = session.require(connection, limits)
+    run = Run(connection, [classified], limits, around, told, progress, clock, major)
+    progress.step(f"{classified.place}: {classified.kind}, {classified.why}")
+    with watching(watch if classified.kind in _WAITS else None, connection.info.backend_pid, told):
+        if classified.kind is Kind.SESSION:
+            return run.plain()
+        return run.alone(again=again) if classified.alone else run.chase()
 
 
 def execute_together(
@@ -87,13 +73,13 @@ def execute_together(
     *,
     around: Around = nullcontext,
     told: Told | None = None,
-    progress: Progress = Silent(),
+    progress: Progress = _SILENT,
     clock: Clock = SYSTEM,
 ) -> Ran:
-    """Run a BEGIN … COMMIT block: all its locks first, in one turn, then its statements."""
-    raise NotImplementedError
+    """Run a BEGIN … COMMIT block (a group of ``classify.turns``): all its locks first in one turn, then its statements.
 
-
-def require_session(connection: psycopg.Connection[Any], limits: Limits) -> None:
-    """Refuse a connection whose session is not one on the server (a pooler in transaction mode)."""
-    raise NotImplementedError
+    ``around`` and errors as for ``execute``. Errors: ``UsageError`` for a block without an end.
+    """
+    major = session.require(connection, limits)
+    progress.step(f"{block[0].place}: a block of {len(block)} statements")
+    return Run(connection, list(block), limits, around, told, progress, clock, major).chase()

@@ -21,6 +21,7 @@ _HINTS = {
     "23502": "find the rows: SELECT … WHERE the column IS NULL",
     "25001": "outside BEGIN … COMMIT, in a file that no tool wraps in a transaction",
 }
+ALONE = "cannot run inside a transaction block"
 _READ_THE_LOG = "its message may quote a row and is not shown: see the server's log"
 
 
@@ -69,7 +70,9 @@ def failed(exc: psycopg.Error, place: str, *, hint: str = "") -> StatementFailed
     )
     own = exc.diag.message_hint if state.startswith("DB") else None
     told = hint or own or _HINTS.get(state) or ("" if safe else _READ_THE_LOG)
-    return StatementFailed(f"'{place}': {said} ({state})" + (f": {about}" if about else ""), sqlstate=state, place=place, hint=told)
+    return StatementFailed(
+        f"'{place}': {said} ({state})" + (f": {about}" if about else ""), sqlstate=state, place=place, hint=told
+    )
 
 
 def lost(exc: psycopg.Error, place: str, *, applied: bool | None) -> ConnectionLost:

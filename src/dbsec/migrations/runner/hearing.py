@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from dbsec.migrations.reading import literals
 from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
 from dbsec.migrations.schema.model import Schema
-from dbsec.migrations.script import Script, Unread
+from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.statement import Origin, Statement
 
 LISTENS = "runner-listens"
@@ -40,6 +41,9 @@ _AGGREGATES = {
 _CALLS = ("SelectStmt", "CallStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "ExplainStmt")
 _DYNAMIC = "it runs SQL that is put together while it runs"
 _DEEPEST = 3  # functions that call functions
+
+
+_COMMITS = re.compile(r"\b(?:commit|rollback)(?:\s+and\s+(?:no\s+)?chain)?\s*;", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Heard:
     settings: dict[str, str] = field(default_factory=dict)
     alone: bool = False
     doubts: str = ""
+    commits: bool = False  # a DO block or procedure that ends transactions itself
 
     @property
     def effect(self) -> Effect:
@@ -85,11 +90,14 @@ def hear(
     options = Options(major, rules={**all_rules(), LISTENS: ear.rule()})
     result = lint(scripts, schema=schema, options=options)
     direct = [one for _, statements, _ in read for one in statements if one.origin is Origin.DIRECT]
+    shared = {(one.script.path, one.block) for one in direct if one.kind != "DoStmt"}
     found = [ear.heard.get(key(one)) or Heard(one) for one in direct]
     for heard in found:
+        if heard.statement.kind == "DoStmt" and _COMMITS.search(heard.statement.text):
+            heard.commits = _in_autocommit(heard.statement, shared)
         if "dbsec_dynamic" in heard.statement.node:
             heard.doubts = heard.doubts or _DYNAMIC
-    for script, statements, unread in read:
+    for _, statements, unread in read:
         for one in unread:
             block = _block_at(one, statements)
             heard = next((h for h in found if block is not None and h.statement is block), None)
@@ -103,11 +111,18 @@ def key(statement: Statement) -> tuple[str, int, int, str]:
     return statement.script.path, statement.line, statement.start, statement.text
 
 
+def _in_autocommit(statement: Statement, shared: Collection[tuple[str, int]]) -> bool:
+    """Tell of a DO block whether its number is its own: then it may commit by itself."""
+    script = statement.script
+    wrapped = script.wrap is Wrap.FILE or any(wrap is Wrap.FILE for _, wrap in script.sections)
+    return not wrapped and (script.path, statement.block) not in shared
+
+
 def _block_at(unread: Unread, statements: Sequence[Statement]) -> Statement | None:
     for one in statements:
-        if one.kind == "DoStmt" and one.origin is Origin.DIRECT:
-            if one.line <= unread.line <= one.line + one.text.count("\n"):
-                return one
+        direct = one.kind == "DoStmt" and one.origin is Origin.DIRECT
+        if direct and one.line <= unread.line <= one.line + one.text.count("\n"):
+            return one
     return None
 
 
@@ -143,10 +158,10 @@ class _Ear:
 
     def _hear(self, step: Step) -> tuple[Hit, ...]:
         statement = step.statement
-        if statement.origin is Origin.DIRECT:
-            if self._outer is None or self._outer.statement is not statement:
-                self._outer = self.heard.setdefault(key(statement), Heard(statement))
-                self._outer.settings = {**step.session.settings, **step.session.local}
+        met = self._outer is not None and self._outer.statement is statement
+        if statement.origin is Origin.DIRECT and not met:
+            self._outer = self.heard.setdefault(key(statement), Heard(statement))
+            self._outer.settings = {**step.session.settings, **step.session.local}
         if self._outer is None:
             return ()
         if isinstance(step.operation, CreateFunction):
@@ -211,6 +226,7 @@ class _Ear:
     def _inside(self, step: Step, name: Name, body: Body, depth: int) -> None:
         heard = self._outer
         assert heard is not None
+        heard.commits |= heard.statement.kind == "CallStmt" and _COMMITS.search(body.source) is not None
         statements, sure = _statements(body)
         if not sure:
             heard.doubts = heard.doubts or f"nobody has read what function '{name}' does"

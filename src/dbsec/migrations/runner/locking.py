@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -19,6 +20,7 @@ from dbsec.migrations.runner.classify import Classified
 from dbsec.migrations.runner.limits import Limits
 
 Told = Callable[[Sequence[Blocker]], None]
+_SUX = LockMode.SHARE_UPDATE_EXCLUSIVE
 _LOOK_S = 1.0  # pg_locks is read by all its partitions: not at each turn
 _REFUSED = (errors.LockNotAvailable, errors.DeadlockDetected)
 _TARGETS: LiteralString = """
@@ -68,18 +70,17 @@ def targets(connection: psycopg.Connection[Any], locks: Iterable[tuple[Name, Loc
     return [Target(oid, Name(place, name), LockMode(mode), bool(able)) for oid, place, name, mode, able in rows]
 
 
-def statement(found: Sequence[Target], *, nowait: bool) -> sql.Composed:
-    """Write LOCK TABLE for those that it can take, each without its children: they are targets of their own."""
-    made = [
-        sql.SQL("LOCK TABLE ONLY {} IN {} MODE{}").format(
-            sql.Identifier(one.name.schema or "public", one.name.name),
-            sql.SQL(_MODE_WORDS[one.mode]),
-            sql.SQL(" NOWAIT" if nowait else ""),
-        )
-        for one in found
-        if one.lockable
-    ]
-    return sql.SQL("; ").join(made)
+def lock(one: Target, *, nowait: bool) -> sql.Composed:
+    """Write LOCK TABLE without the children: they are targets of their own."""
+    return sql.SQL("LOCK TABLE ONLY {} IN {} MODE{}").format(
+        sql.Identifier(one.name.schema or "public", one.name.name),
+        sql.SQL(_MODE_WORDS[one.mode]),
+        sql.SQL(" NOWAIT" if nowait else ""),
+    )
+
+
+def _timeout(value: int | str) -> sql.Composed:
+    return sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(value))
 
 
 _MODE_WORDS: dict[LockMode, LiteralString] = {
@@ -121,31 +122,66 @@ class Pursuit:
     def waited_s(self) -> float:
         return self.clock.monotonic() - self._began
 
-    def clear(self) -> bool:
+    def clear(self, *, all_of_them: bool = False) -> bool:
         """Tell whether a turn may begin: what LOCK TABLE cannot take is tried only while no other session holds it."""
-        unlockable = [(one.oid, one.mode) for one in self.found if not one.lockable]
+        unlockable = [(one.oid, one.mode) for one in self.found if all_of_them or not one.lockable]
         if not unlockable:
             return True
         self.last = holding(self.connection, unlockable)
         return not self.last
 
-    def wait_ms(self) -> int:
-        """Tell how long the LOCK of this turn may wait: 0 is NOWAIT; more only where no old transaction holds it."""
-        if self._step < 0:
-            return 0
-        steps = self.limits.escalation_ms
-        return steps[min(self._step, len(steps) - 1)]
+    def taking(self, own: str) -> list[sql.Composable]:
+        """Write the LOCK TABLEs of the next turn; ``own``: the lock_timeout of what comes after them.
 
-    def refused(self, name_in: str = "") -> None:
+        NOWAIT, but for the first one of a starving pursuit: it may wait a little, for only young transactions hold it.
+        An autovacuum gives way to who waits for it: it is waited for in SHARE UPDATE EXCLUSIVE, behind which neither
+        reads nor writes queue.
+        """
+        able = [one for one in self.found if one.lockable]
+        if not able:
+            return []
+        if self._only_autovacuum():
+            weak = [replace(one, mode=LockMode.SHARE_UPDATE_EXCLUSIVE) for one in able if one.mode > _SUX]
+            first = [_timeout(self._deadlock_ms() + 1000), *(lock(one, nowait=False) for one in weak), _timeout(own)]
+            return [*first, *(lock(one, nowait=True) for one in able)]
+        if self._step >= 0 and self._young_only():
+            wait = self._wait_ms()
+            first = [_timeout(wait), lock(able[0], nowait=False), _timeout(own)]
+            return [*first, *(lock(one, nowait=True) for one in able[1:])]
+        return [lock(one, nowait=True) for one in able]
+
+    def refused(self, message: str = "", *, pause_s: float | None = None) -> None:
         """Note that a turn failed, tell who stands in the way, and pause. Errors: ``LockNotTaken`` at the end."""
-        self._first_in_turn(name_in)
+        self._first_in_turn(message)
         now = self.clock.monotonic()
         if now - self._looked >= _LOOK_S:
             self._look(now)
         if now - self._began >= self.limits.give_up_s:
-            self.last = holding(self.connection, self._wanted()) or self.last
-            raise failures.not_taken(self.what, now - self._began, self.last)
-        self.clock.sleep(self.limits.poll_ms / 1000)
+            raise failures.not_taken(self.what, now - self._began, self.look())
+        waited = self._wait_ms() / 1000 if self._step >= 0 else 0.0
+        pause = self.limits.poll_ms / 1000 + 5 * waited if pause_s is None else pause_s
+        self.clock.sleep(random.uniform(0.8 * pause, 1.2 * pause))
+
+    def look(self) -> list[Blocker]:
+        """List who stands in the way now, or stood there when we looked last."""
+        return holding(self.connection, self._wanted()) or self.last
+
+    def _wait_ms(self) -> int:
+        steps = self.limits.escalation_ms
+        return steps[min(max(self._step, 0), len(steps) - 1)]
+
+    def _young_only(self) -> bool:
+        now = self.clock.monotonic()
+        self.last = holding(self.connection, self._wanted())
+        return not self._old(now)
+
+    def _only_autovacuum(self) -> bool:
+        return bool(self.last) and all(one.autovacuum and not one.wraparound for one in self.last)
+
+    def _deadlock_ms(self) -> int:
+        with looking(self.connection) as cursor:
+            row = cursor.execute("SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'")
+            return int((row.fetchone() or (1000,))[0])
 
     def _wanted(self) -> list[tuple[int, LockMode]]:
         return [(one.oid, one.mode) for one in self.found]
@@ -159,16 +195,20 @@ class Pursuit:
     def _look(self, now: float) -> None:
         self._looked = now
         self.last = holding(self.connection, self._wanted())
-        old = [one for one in self.last if self._age_s(one, now) * 1000 >= self.limits.old_ms]
-        self._seen = {key: since for key, since in self._seen.items() if key in {_key(one) for one in self.last}}
+        old = self._old(now)
         if old:
             self._young_since, self._step = now, -1
-            if self.told is not None:
-                self.told(old)
-            if self.limits.cancel_blockers and now - self._began >= self.limits.cancel_after_s:
-                self._cancel(old)
         elif now - self._young_since >= self.limits.starving_s:
             self._step += 1
+        if self.told is not None and (old or self._step >= 0):
+            self.told(old or self.last)
+        if old and self.limits.cancel_blockers and now - self._began >= self.limits.cancel_after_s:
+            self._cancel(old)
+
+    def _old(self, now: float) -> list[Blocker]:
+        keys = {_key(one) for one in self.last}
+        self._seen = {key: since for key, since in self._seen.items() if key in keys}
+        return [one for one in self.last if self._age_s(one, now) * 1000 >= self.limits.old_ms]
 
     def _age_s(self, one: Blocker, now: float) -> float:
         """How old its transaction is: by its start where we may see it, else by how long we have met it."""

@@ -80,6 +80,22 @@ class Machine:
             finally:
                 self._reset()
 
+    def left(self, script: Script, job: str) -> Script:
+        """Return what of a script its journal does not have yet. Errors: as ``run``."""
+        all_turns = turns_of(script)
+        ended = self._ended(job)
+        return remaining(script, all_turns, not_done(all_turns, ended, script.path))
+
+    def did(self, script: Script, job: str) -> Script:
+        """Return what of a script its journal has as done."""
+        all_turns = turns_of(script)
+        done = {name for name, event in self._ended(job).items() if event == "done"}
+        return remaining(script, all_turns, [turn for turn in all_turns if turn.name in done])
+
+    def _ended(self, job: str) -> dict[str, str]:
+        with PostgresStore(self.connection, job, patience_s=_PATIENCE_S, clock=self.clock) as store:
+            return {record["step"]: record["event"] for record in store.read()}
+
     def _classified(self, script: Script) -> list[Classified]:
         schema = from_catalog(self.connection)
         major = self.connection.info.server_version // 10000

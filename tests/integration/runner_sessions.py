@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+import pytest
 
 from dbsec.migrations.names import Name
 from dbsec.migrations.reading.marks import comments_of
@@ -19,6 +20,7 @@ from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.script import Script
 from dbsec.pg import Conninfo, connect
 
+E = TypeVar("E", bound=BaseException)
 SETUP = """
 CREATE SCHEMA app;
 CREATE TABLE app.users (id bigint PRIMARY KEY, email text, phone text);
@@ -75,6 +77,13 @@ def columns(session: psycopg.Connection[Any], table: str = "app.users") -> set[s
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped", (table,)
     )
     return {row[0] for row in rows}
+
+
+def error_of(kind: type[E], act: Callable[..., Any], *arguments: Any, **named: Any) -> E:
+    """Return the error that an act must end with."""
+    with pytest.raises(kind) as caught:
+        act(*arguments, **named)
+    return caught.value
 
 
 class Queue:

@@ -11,7 +11,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from runner_sessions import ADD, LIMITS, SETUP, Queue, another, behind, classified, columns, name, run
+from tests.integration.runner_sessions import (
+    ADD,
+    LIMITS,
+    SETUP,
+    Queue,
+    another,
+    behind,
+    classified,
+    columns,
+    error_of,
+    name,
+    run,
+)
 
 from dbsec import retry
 from dbsec.migrations.runner import execute as runner
@@ -164,7 +176,7 @@ def test_the_watcher_does_see_a_statement_that_queues(session, database):
     with (
         another(database.conninfo, "SELECT 1 FROM app.users"),
         Queue(database.conninfo, session.info.backend_pid) as queue,
-        behind(lambda: pytest.raises(runner.LockNotTaken, run, session, ADD, queues)) as ran,
+        behind(lambda: error_of(runner.LockNotTaken, run, session, ADD, queues)) as ran,
         connect(database.conninfo) as reader,
     ):
         while not ran.done():
@@ -194,7 +206,7 @@ def test_blockers_are_ended_where_that_was_asked_for(session, database):
     with (
         another(database.conninfo, "SELECT 1 FROM app.users") as idle,
         connect(database.conninfo) as busy,
-        behind(lambda: pytest.raises(psycopg.errors.QueryCanceled, busy.execute, "SELECT pg_sleep(60) FROM app.users")),
+        behind(lambda: error_of(psycopg.errors.QueryCanceled, busy.execute, "SELECT pg_sleep(60) FROM app.users")),
     ):
         retry.wait_until(
             lambda: len(blockers(session, [(name("users"), 8)])) == 2,
@@ -235,12 +247,13 @@ def test_both_tables_of_a_foreign_key_are_taken_in_one_turn(session, database):
     text = "ALTER TABLE app.orders ADD CONSTRAINT o_fk FOREIGN KEY (user_id) REFERENCES app.users NOT VALID"
     limits = LIMITS.model_copy(update={"give_up_s": 0.5})
     with another(database.conninfo, "UPDATE app.users SET phone = 'x' WHERE id = 1") as holder:
-        with Queue(database.conninfo, session.info.backend_pid) as queue, connect(database.conninfo) as writer:
-            with behind(lambda: pytest.raises(runner.LockNotTaken, run, session, text, limits)) as ran:
-                while not ran.done():
-                    writer.execute("UPDATE app.orders SET user_id = 2 WHERE id = 2")
+        queued = Queue(database.conninfo, session.info.backend_pid)
+        tried = behind(lambda: error_of(runner.LockNotTaken, run, session, text, limits))
+        with queued as queue, connect(database.conninfo) as writer, tried as ran:
+            while not ran.done():
+                writer.execute("UPDATE app.orders SET user_id = 2 WHERE id = 2")
         assert queue.behind == []
-        assert str(ran.result().value.blockers[0].pid) == str(holder.info.backend_pid)
+        assert str(ran.result().blockers[0].pid) == str(holder.info.backend_pid)
     assert run(session, text).turns == 1
 
 
@@ -269,10 +282,10 @@ def test_what_lock_table_cannot_take_is_looked_at_first(session, database):
         Queue(database.conninfo, session.info.backend_pid) as queue,
         connect(database.conninfo) as reader,
     ):
-        with behind(lambda: pytest.raises(runner.LockNotTaken, run, session, text, limits)) as ran:
+        with behind(lambda: error_of(runner.LockNotTaken, run, session, text, limits)) as ran:
             while not ran.done():
                 reader.execute("SELECT count(*) FROM app.people")
-        assert ran.result().value.blockers[0].pid == holder.info.backend_pid
+        assert ran.result().blockers[0].pid == holder.info.backend_pid
     assert queue.behind == []
     run(session, text)
     assert "phone" in columns(session, "app.people")

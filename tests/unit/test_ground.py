@@ -176,9 +176,9 @@ def test_plain_lines_show_every_step_and_few_counts():
         lines.count("rows", n * 1000, 80_000)
     assert stream.getvalue().splitlines() == [
         "    0.0s  copying",
-        "    2.0s  rows 16,000/80,000",
-        "    4.0s  rows 32,000/80,000",
-        "    6.0s  rows 48,000/80,000",
-        "    8.0s  rows 64,000/80,000",
+        "    2.0s  rows 16,000/80,000, 8 s left",
+        "    4.0s  rows 32,000/80,000, 6 s left",
+        "    6.0s  rows 48,000/80,000, 4 s left",
+        "    8.0s  rows 64,000/80,000, 2 s left",
         "   10.0s  rows 80,000/80,000",
     ]

@@ -84,7 +84,7 @@ def take(
         step = f"range {claim.range} batch {claim.batches + 1}"
         _observe(observer, step, Edge.BEFORE)
         page = windows.page(connection, work.target, claim.window, rows)
-        changed = _write(connection, work, page.window) if page.rows else 0
+        changed = _write(connection, work, page, step) if page.rows else 0
         _observe(observer, step, Edge.AFTER_EFFECT)
         taken = Taken(claim.range, page.rows, changed, finished=page.rows < rows)
         _record(connection, work, taken, page, seat)
@@ -106,10 +106,17 @@ def _state(connection: psycopg.Connection[Any], work: Work) -> State:
     return State(row[0])
 
 
-def _write(connection: psycopg.Connection[Any], work: Work, window: Window) -> int:
+def _write(connection: psycopg.Connection[Any], work: Work, page: Page, step: str) -> int:
     if work.function is not None:
-        return python_rows.write(connection, work, window)
-    lock, update = statements.lock(work, window), statements.update(work, window)
+        try:
+            return python_rows.write(connection, work, page.window)
+        except python_rows.Wrong as exc:
+            name = work.job.definition["python"]
+            raise ApplyError(
+                f"backfill '{work.job.name}', {step}, {page.rows} keys: '{name}' failed: {exc}",
+                hint="try the function on rows of your own; the batch was rolled back, those before it stay",
+            ) from None  # its context may quote a row
+    lock, update = statements.lock(work, page.window), statements.update(work, page.window)
     connection.execute(lock.text, lock.values)
     return int(connection.execute(update.text, update.values).rowcount)
 

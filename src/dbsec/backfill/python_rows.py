@@ -13,9 +13,13 @@ from psycopg.adapt import PyFormat, Transformer
 from dbsec.backfill import statements
 from dbsec.backfill.statements import Work
 from dbsec.backfill.windows import Window
-from dbsec.errors import ApplyError, DbsecError
+from dbsec.errors import DbsecError
 
 Key = tuple[str, ...]
+
+
+class Wrong(Exception):
+    """What a function did that cannot be written; the text has no values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Seen:
 def write(connection: psycopg.Connection[Any], work: Work, window: Window) -> int:
     """Ask the function while no row is locked; ask again, under the lock, for rows that were written meanwhile.
 
-    Errors: ``ApplyError`` for what the function raises or returns; a ``DbsecError`` of its own passes as it is.
+    Errors: ``Wrong`` for what the function raises or returns; a ``DbsecError`` of its own passes as it is.
     """
     seen = _read(connection, work, window)
     wanted = _asked(work, seen)
@@ -63,7 +67,7 @@ def _asked(work: Work, rows: Mapping[Key, Seen]) -> dict[Key, Mapping[str, Any] 
         raise
     except Exception as exc:  # noqa: BLE001 whatever it is, it is told without its text
         # The text of the error is not ours, and may quote a value; so may that of its cause.
-        raise _failed(work, f"{type(exc).__name__} at {_place(exc)}", len(rows)) from None
+        raise Wrong(f"{type(exc).__name__} at {_place(exc)}") from None
     return _matched(work, rows, returned)
 
 
@@ -73,10 +77,10 @@ def _matched(work: Work, rows: Mapping[Key, Seen], returned: Iterable[Any]) -> d
     found: dict[Key, Mapping[str, Any] | None] = {}
     for row in returned:
         if not isinstance(row, Mapping) or any(name not in row for name in names):
-            raise _failed(work, f"it returned a row without its key ({', '.join(names)})", len(rows))
+            raise Wrong(f"it returned a row without its key ({', '.join(names)})")
         key = keys.get(tuple(row[name] for name in names))
         if key is None or key in found:
-            raise _failed(work, "it returned a key that it was not given, or one twice", len(rows))
+            raise Wrong("it returned a key that it was not given, or one twice")
         found[key] = {name: value for name, value in row.items() if name not in names}
     return found
 
@@ -101,23 +105,15 @@ def _writable(work: Work, names: Sequence[str], rows: Mapping[Key, Mapping[str, 
     for name in names:
         if name not in columns or columns[name].generated:
             what = "is generated" if name in columns else "is no column of the table"
-            raise _failed(work, f"it returned '{name}', which {what}", len(rows))
+            raise Wrong(f"it returned '{name}', which {what}")
     if not names or any(set(row) != set(names) for row in rows.values()):
-        raise _failed(work, "it must return the same new columns, one at least, for each row of a batch", len(rows))
+        raise Wrong("it must return the same new columns, one at least, for each row of a batch")
 
 
 def _literals(connection: psycopg.Connection[Any], values: Iterable[Any]) -> list[str | None]:
     adapt = Transformer(connection)
     dumped = (None if v is None else adapt.get_dumper(v, PyFormat.TEXT).dump(v) for v in values)
     return [None if text is None else bytes(text).decode() for text in dumped]
-
-
-def _failed(work: Work, why: str, count: int) -> ApplyError:
-    name = work.job.definition["python"]
-    return ApplyError(
-        f"function '{name}' failed on a batch of {count} rows: {why}",
-        hint="try it on some rows of your own; the batch was rolled back",
-    )
 
 
 def _place(exc: Exception) -> str:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 
@@ -31,6 +31,7 @@ from dbsec.migrations.runner.alone import alone
 from dbsec.migrations.runner.blockers import Blocker
 from dbsec.migrations.runner.limits import Limits
 from dbsec.migrations.schema.catalog import from_catalog
+from dbsec.migrations.script import Script
 from dbsec.pg import Conninfo, connect, own
 from dbsec.progress import Progress
 from dbsec.secret import Secret
@@ -65,7 +66,7 @@ def _warn(found: Sequence[Blocker]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``lint``: the lowest severity that refuses a run; None lints nothing. ``waivers``: a waiver file, "" is the usual.
+    """``lint``: the lowest severity that refuses a run; None lints nothing. ``waivers``: their file, "" for the usual.
 
     ``wait_s``: for another upgrade or runner to end. ``told`` is called with those who hold what is waited for.
     """
@@ -115,8 +116,8 @@ def guarded(context: EnvironmentContext, *, options: Options | None = None) -> I
     not to be had, all of it goes back and ``upgrade()`` is called again. CONCURRENTLY runs outside of it. What such a
     revision has committed is remembered in schema dbsec, where that is installed.
     Locks: the runner's advisory lock. Errors: ``ApplyError`` for what lint refuses, ``LockNotTaken``,
-    ``BlockingRefused``, ``GaveUp`` where another upgrade does not end, ``UsageError`` for a connection in a transaction,
-    ``ConfigError`` for another driver.
+    ``BlockingRefused``, ``GaveUp`` where another upgrade does not end, ``UsageError`` for a connection in a
+    transaction, ``ConfigError`` for another driver.
     """
     migration = context.get_context()
     if migration.as_sql or "destination_rev" not in migration.opts:
@@ -178,6 +179,7 @@ class _Hooks:
         self._raw = raw
         self._options = options
         self._now: Revision | None = None
+        self._scripts: Mapping[str, Script] = {}
         self._machine = Machine(
             migration, raw, options.limits, self._watch, options.told, options.progress, options.clock
         )
@@ -187,7 +189,7 @@ class _Hooks:
         # Alembic has no public place for these three; autocommit_block() of its own does the same to _transaction.
         migration._transaction_per_migration = True
         self._steps = migration._migrations_fn
-        migration._migrations_fn = self._guarded_steps
+        migration._migrations_fn = cast(Any, self._guarded_steps)
         self._block = migration.autocommit_block
         migration.autocommit_block = self._autocommit_block  # type: ignore[method-assign]
         self._listen("listen")
@@ -239,12 +241,15 @@ class _Hooks:
         from alembic.runtime.migration import RevisionStep, StampStep
 
         assert self._steps is not None
+        assert migration.connection is not None
         steps = list(self._steps(heads, migration))
-        self._machine.rollback()  # what read the heads
+        migration.connection.commit()  # what read the heads, and may have made alembic_version
         lasting = self._lasting()
         up = [step for step in steps if isinstance(step, RevisionStep) and step.is_upgrade]
-        if up and self._options.lint is not None:
-            self._lint([step.revision.path for step in up], self._options.lint)
+        scripts = self._read([step.revision.path for step in up]) if up else []
+        if scripts and self._options.lint is not None:
+            self._lint(scripts, self._options.lint)
+        self._scripts = {script.path: script for script in scripts}
         for step in steps:
             if isinstance(step, RevisionStep):
                 step.migration_fn = self._guarded_step(step, lasting=lasting)
@@ -263,7 +268,8 @@ class _Hooks:
             self._machine.rollback()
             done = Done(path, PostgresStore(self._raw, job) if lasting else None)
             try:
-                self._now = Revision(self._machine, path, done)
+                script = self._scripts.get(path) if step.is_upgrade else None
+                self._now = Revision(self._machine, path, done, script)
                 self._now.run(functools.partial(act, **kwargs))
                 if lasting:
                     forget(self._raw, [opposite])
@@ -284,18 +290,24 @@ class _Hooks:
             self._raw.rollback()
         return True
 
-    def _lint(self, paths: Sequence[str], lowest: Severity) -> None:
+    def _read(self, paths: Sequence[str]) -> list[Script]:
+        """Read the SQL of revisions as they run offline; those that ask the database are left out, and told."""
         from dbsec.migrations.reading import alembic as revisions
 
         assert self._migration.script is not None
         scripts, unread = revisions.read(str(self._migration.script.dir), paths)
-        for one in unread:
-            LOG.warning("not linted; the guards judge each statement when it comes: %s", one)
+        for missed in unread:
+            LOG.warning("not linted; the guards judge each statement when it comes: %s", missed)
+        left_out = {missed.path for missed in unread}
+        return [script for script in scripts if script.path not in left_out]
+
+    def _lint(self, scripts: Sequence[Script], lowest: Severity) -> None:
         schema = from_catalog(self._raw)
         self._raw.rollback()
         today = self._options.clock.now().date()
         found = linting.judged(scripts, schema, major=schema.major or 0, waived=self._options.waivers, today=today)
-        refused = [one for one in found if one.severity >= lowest and one.name not in _MENDED]
+        counted = {lowest, Severity.ERROR}
+        refused = [one for one in found if one.severity in counted and one.name not in _MENDED]
         for one in found:
             LOG.log(logging.ERROR if one in refused else logging.INFO, "%s", _told(one))
         if refused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from dbsec import discovery
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import collector
 from dbsec.migrations import rules as rules_package
+from dbsec.migrations.acts import Act, Window, rolls_back
 from dbsec.migrations.effects import foretell
 from dbsec.migrations.effects.model import NOTHING
 from dbsec.migrations.interpret import operations_of
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
 DEFAULT_MAJOR = 18
 MAJORS = range(14, 19)
 _NEAR = 8  # so many findings back: more does not say of a statement what one clause has said
+TOO_DEEP = "an expression is nested too deeply to be judged"
 MANUAL = "https://www.postgresql.org/docs/{major}/{page}.html"
-
-Act = tuple[Statement, Operation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,31 @@ def lint(scripts: Sequence[Script], *, schema: Schema | None = None, options: Op
 
     ``schema`` is changed: afterwards it is what the release leaves. Deployed scripts shape it without a finding.
     """
-    options = options or Options()
-    state = schema if schema is not None else Schema()
-    state.major = state.major or options.major
-    engine = _Engine(state, options)
-    with collector.paused():
-        for script in scripts:
-            engine.run(script)
-    return engine.result
+    return Release(scripts, schema=schema, options=options).judge(0, len(scripts))
+
+
+class Release:
+    """Scripts that are judged in parts, in order; as ``lint``, which judges them at once."""
+
+    def __init__(
+        self, scripts: Sequence[Script], *, schema: Schema | None = None, options: Options | None = None
+    ) -> None:
+        options = options or Options()
+        state = schema if schema is not None else Schema()
+        state.major = state.major or options.major
+        self._scripts, self._at, self._engine = scripts, 0, _Engine(state, options)
+
+    def judge(self, start: int, stop: int) -> Result:
+        """Judge ``scripts[start:stop]``; those before, where they were not judged, only shape the schema."""
+        engine = self._engine
+        with collector.paused():
+            for script in self._scripts[self._at : start]:
+                engine.shape(script)
+            engine.result = Result()
+            for script in self._scripts[start:stop]:
+                engine.run(script)
+        self._at = stop
+        return engine.result
 
 
 class _Engine:
@@ -124,10 +141,7 @@ class _Engine:
         for at, (statement, operation) in enumerate(acts):
             self._enter(statement)
             if isinstance(operation, TransactionControl):
-                if operation.act == "begin" and _rolls_back(acts, at):
-                    self._before = copy.deepcopy(self.schema)
-                elif operation.act == "rollback" and self._before is not None:
-                    self.schema, self._before = self._before, None
+                self._turn(acts, at, operation)
             try:
                 self._judge(acts, at)
                 self._advance(statement, operation, released=not script.deployed)
@@ -137,6 +151,20 @@ class _Engine:
         if not script.deployed:
             self.result.files += 1
             self.result.statements += len(statements)
+
+    def shape(self, script: Script) -> None:
+        """Change the schema as ``run`` does, and judge nothing."""
+        acts = self._acts(parse(script)[0])
+        for at, (_, operation) in enumerate(acts):
+            if isinstance(operation, TransactionControl):
+                self._turn(acts, at, operation)
+            apply(self.schema, operation, released=not script.deployed)
+
+    def _turn(self, acts: list[Act], at: int, operation: TransactionControl) -> None:
+        if operation.act == "begin" and rolls_back(acts, at):
+            self._before = copy.deepcopy(self.schema)
+        elif operation.act == "rollback" and self._before is not None:
+            self.schema, self._before = self._before, None
 
     def _acts(self, statements: Sequence[Statement]) -> list[Act]:
         acts: list[Act] = []
@@ -148,8 +176,7 @@ class _Engine:
         return acts
 
     def _too_deep(self, statement: Statement) -> None:
-        reason = "an expression is nested too deeply to be judged"
-        self.result.unread.append(Unread(statement.script.path, statement.line, reason))
+        self.result.unread.append(Unread(statement.script.path, statement.line, TOO_DEEP))
 
     def _enter(self, statement: Statement) -> None:
         session = self._session
@@ -167,7 +194,7 @@ class _Engine:
         self._effect = foretell(operation, self.schema, self._session, in_transaction=statement.in_transaction)
         if self.schema.known and (reason := missing(operation, self.schema)):
             self.result.unread.append(Unread(statement.script.path, statement.line, reason, hint="pg_dump -s, again"))
-        around = _Acts(acts, at + 1), _Acts(acts, 0, at)
+        around = Window(acts, at + 1), Window(acts, 0, at)
         refused: list[str] = []
         step = Step(statement, operation, self._effect, self.schema, self._session, *around, refused)
         for rule in self._interested(step):
@@ -247,31 +274,6 @@ class _Engine:
             found = tuple(MANUAL.format(major=self.options.major, page=page) for page in rule.source)
             self._pages[rule.code] = found
         return found
-
-
-class _Acts(Sequence[Act]):
-    """A window on the acts of a script, without a copy for each step."""
-
-    def __init__(self, acts: list[Act], start: int, stop: int | None = None) -> None:
-        self._acts, self._range = acts, range(start, len(acts) if stop is None else stop)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-    def __iter__(self) -> Iterator[Act]:
-        return (self._acts[at] for at in self._range)
-
-    def __getitem__(self, at):  # type: ignore[no-untyped-def] # the overloads of Sequence say less than this line
-        if isinstance(at, slice):
-            return [self._acts[index] for index in self._range[at]]
-        return self._acts[self._range[at]]
-
-
-def _rolls_back(acts: list[Act], begin: int) -> bool:
-    for _, operation in acts[begin + 1 :]:
-        if isinstance(operation, TransactionControl) and operation.act in ("commit", "rollback", "begin"):
-            return operation.act == "rollback"
-    return False
 
 
 def _set(scope: dict[str, str], variable: SetVariable) -> None:

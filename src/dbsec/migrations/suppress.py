@@ -67,18 +67,15 @@ def suppress(
 
     ``rules`` are all that there are, ``chosen`` those that ran: an allow of another one is not called unused.
     """
-    allows: list[_Allow] = []
-    own: list[Finding] = []
+    allows: dict[str, list[_Allow]] = {}  # by file, as ``own``
+    own: dict[str, list[Finding]] = {}
     for script in scripts:
         if not script.deployed and (script.comments or marks.MARKED.search(script.text)):
-            allows += _allows(script, rules, own)
-    of_file: dict[object, list[_Allow]] = {}
-    for allow in allows:
-        of_file.setdefault(allow.waiver.where["file"], []).append(allow)
+            of_file = _allows(script, rules, own.setdefault(script.path, []))
+            allows.setdefault(script.path, []).extend(of_file)
     kept, waived = [], []
     for located in result.located:
-        beside = of_file.get(located.statement.script.path, ()) if of_file else ()
-        covering = [allow for allow in beside if allow.covers(located)]
+        covering = [allow for allow in allows.get(located.statement.script.path, ()) if allow.covers(located)]
         for allow in covering:
             allow.used = True
         holding = next((allow.waiver for allow in covering if allow.waiver.holds(today)), None)
@@ -87,15 +84,17 @@ def suppress(
         else:
             waived.append((located.finding, holding))
     ran = {name for rule in chosen.values() for name in (rule.code, rule.name)}
-    for allow in allows:
-        if allow.aliases is None and (allow.used or allow.waiver.code in ran):
-            own += waivers.about(allow.waiver, used=allow.used, today=today)
+    for path, of_this in allows.items():
+        for allow in of_this:
+            if allow.aliases is None and (allow.used or allow.waiver.code in ran):
+                own[path] += waivers.about(allow.waiver, used=allow.used, today=today)
+    told = [finding for of_this in own.values() for finding in of_this]
     if not entries:
-        return Suppressed(replace(result, located=kept), waived, own)
+        return Suppressed(replace(result, located=kept), waived, told)
     applied = waivers.apply((located.finding for located in kept), entries, today=today)
     left = set(map(id, applied.kept))
     rest = replace(result, located=[located for located in kept if id(located.finding) in left])
-    return Suppressed(rest, waived + applied.waived, own + applied.own)
+    return Suppressed(rest, waived + applied.waived, told + applied.own)
 
 
 def _allows(script: Script, rules: Mapping[str, Rule], own: list[Finding]) -> Iterator[_Allow]:

@@ -11,7 +11,7 @@ import typer
 from dbsec.migrations import fix as fixes
 
 if TYPE_CHECKING:
-    from dbsec.cli.migrate.linting import Judged
+    from dbsec.cli.migrate.judging import Judged
 
 
 def fix(judged: Judged, *, text: bool, yes: bool) -> bool:

@@ -6,23 +6,23 @@ import copy
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbsec import files, waivers
 from dbsec.cli import exits
-from dbsec.cli.migrate import inputs
+from dbsec.cli.migrate import inputs, judging
+from dbsec.cli.migrate.judging import Judged
 from dbsec.clock import SYSTEM
 from dbsec.errors import DbsecError
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import collector
-from dbsec.migrations.linter import DEFAULT_MAJOR, MANUAL, Located, Options, Result, all_rules, lint
+from dbsec.migrations.linter import DEFAULT_MAJOR, MANUAL, Located, Options, Result, all_rules
 from dbsec.migrations.reading import source
 from dbsec.migrations.rule import Hazard
 from dbsec.migrations.schema.model import Schema
-from dbsec.migrations.script import Script, Unread, Wrap
-from dbsec.migrations.suppress import Suppressed, suppress
+from dbsec.migrations.script import Wrap
 from dbsec.report.findings import Format, NotRead, Results, Words
 
 if TYPE_CHECKING:
@@ -54,25 +54,6 @@ class Asked:
     wrap: Wrap | None = None
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Judged:
-    """One pass over the files."""
-
-    scripts: list[Script]
-    suppressed: Suppressed
-    unread: list[Unread]
-    options: Options
-    schema: Schema | None = field(repr=False, default=None)
-
-    @property
-    def result(self) -> Result:
-        return self.suppressed.result
-
-    @property
-    def findings(self) -> list[Finding]:
-        return self.result.findings + self.suppressed.own
 
 
 def run(asked: Asked, ending: Callable[[int, object], None] | None = None) -> int:
@@ -123,23 +104,18 @@ def _options(asked: Asked, schema: Schema | None) -> Options:
 def _judge(asked: Asked, options: Options, schema: Schema | None, stdin: str | None) -> Judged:
     scripts, unread = source.read(asked.paths, stdin=stdin, changed_since=asked.changed_since, wrap=asked.wrap)
     state = Schema() if schema is None else copy.deepcopy(schema) if asked.fix else schema
-    result = lint(scripts, schema=state, options=options)
+    entries, today = _entries(asked.waivers), SYSTEM.now().date()
+    if asked.fix or options.stats is not None:
+        share, result = judging.whole(scripts, state, options, entries=entries, today=today)
+    else:
+        share, result = judging.shared(scripts, state, options, entries=entries, today=today), Result()
     if schema is None and asked.changed_since is None and len(scripts) > 1:
-        _tell_what_counts_as_new(state)
-    active = {n: rule for n, rule in (options.rules or {}).items() if rule.since <= options.major <= (rule.until or 99)}
-    done = suppress(
-        result,
-        scripts,
-        rules=all_rules(),
-        chosen=active,
-        entries=_entries(asked.waivers),
-        today=SYSTEM.now().date(),
-    )
-    return Judged(scripts, done, [*unread, *result.unread], options, schema)
+        _tell_what_counts_as_new(share.new_tables)
+    return Judged(scripts, share, options, [*unread, *share.unread], result, schema)
 
 
-def _tell_what_counts_as_new(state: Schema) -> None:
-    if made := sum(table.new for table in state.tables.values()):
+def _tell_what_counts_as_new(made: int) -> None:
+    if made:
         print(
             f"dbsec: tables that these files create ({made:,}) count as new and empty; are some deployed?\n"
             "  try: --schema with pg_dump -s of production, or --changed-since with the branch that is deployed",
@@ -164,10 +140,10 @@ def _results(judged: Judged, asked: Asked) -> Results:
     return Results(
         COMMAND,
         found,
-        {"files": judged.result.files, "statements": judged.result.statements},
+        {"files": judged.share.files, "statements": judged.share.statements},
         [NotRead(one.path, one.line, one.reason, one.hint) for one in judged.unread],
         {rule.code: words(rule, judged.options.major) for rule in all_rules().values()},
-        judged.suppressed.waived,
+        judged.share.waived,
         known,
         _legend(judged.options.stats, found, judged),
     )

@@ -36,7 +36,8 @@ class Ask:
         for name, given, wanted in (("--old", self.old, old), ("--new", self.new, new)):
             if len(given) != wanted if wanted is not None else len(given) < 2:
                 number = {None: "twice or more", 0: "not at all", 1: "once"}[wanted]
-                raise UsageError(f"'{name}' is given {number}, not {len(given)} times")
+                hint = f"{name} 'NAME [TYPE] [= SQL]', once for each column"
+                raise UsageError(f"'{name}' stands {number} in this change, not {len(given)} times", hint=hint)
         for name in ("default", "python", "lookup"):
             if getattr(self, name) and name not in but:
                 raise UsageError(f"'--{name}' means nothing for this change", hint=f"leave --{name} out")

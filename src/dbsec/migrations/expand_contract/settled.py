@@ -13,6 +13,13 @@ from dbsec.migrations.expand_contract.place import Place
 from dbsec.migrations.operations import Column
 from dbsec.migrations.reading import grammar
 from dbsec.migrations.rules._words import columns, ident
+from dbsec.migrations.schema import spelled
+
+_FAMILY = {
+    **dict.fromkeys(("text", "varchar", "bpchar", "name"), "text"),
+    **dict.fromkeys(("int2", "int4", "int8", "numeric", "float4", "float8"), "number"),
+    **dict.fromkeys(("timestamp", "timestamptz", "date"), "time"),
+}
 
 
 def alone(side: Side) -> Side:
@@ -30,6 +37,17 @@ def type_of(column: Column) -> str:
 def bare(kind: str) -> str:
     """Take the collation off a type: a cast has none."""
     return kind if " collate " not in kind.lower() else kind[: kind.lower().index(" collate ")]
+
+
+def same_family(place: Place, old: Column, new: str) -> bool:
+    """Tell whether both types have the same operators and functions, so that checks and expressions hold for both."""
+    kinds = [old.type, *spelled.types([bare(new)]).values()]
+    for number, kind in enumerate(kinds):
+        while (domain := place.schema.domain(kind)) is not None:
+            kind = domain.base
+        kinds[number] = kind
+    one, other = (_FAMILY.get(kind.name, str(kind)) for kind in kinds)
+    return one == other and kinds[0].array == kinds[1].array
 
 
 def defaults(place: Place, old: str, forth: str) -> tuple[str, str]:

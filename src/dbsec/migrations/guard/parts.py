@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
-
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """An event trigger; triggers of one event fire by name, which is why the names bear a number."""

@@ -14,11 +14,15 @@ BIG = f"{SCRATCH}.big"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a table; ``owned``: others may have rows there too, told apart by ``by_policy``."""
+    """The rows of a table; ``key``: that many columns come first and are unique.
+
+    ``owned``: others may have rows there too, told apart by ``by_policy``.
+    """
 
     name: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    key: int
     owned: bool = True
 
 
@@ -41,17 +45,19 @@ def rows(policy: Policy) -> tuple[Rows, ...]:
         "not_tenant_table": policy.not_tenant_tables,
     }
     return (
-        Rows("guards", ("name", "sqlstate", "mode"), tuple(sorted(guards)), owned=False),
-        Rows("settings", ("name", "value"), tuple(sorted(settings.items())), owned=False),
+        Rows("guards", ("name", "sqlstate", "mode"), tuple(sorted(guards)), 1, owned=False),
+        Rows("settings", ("name", "value"), tuple(sorted(settings.items())), 1, owned=False),
         Rows(
             "table_limits",
             ("table_name", "max_bytes", "reason"),
             tuple((name, *limit) for name, limit in sorted(limits.items())),
+            1,
         ),
-        Rows("protected", ("object_type", "object_identity"), tuple(sorted(set(protected)))),
+        Rows("protected", ("object_type", "object_identity"), tuple(sorted(set(protected))), 2),
         Rows(
             "lists",
             ("list", "entry"),
             tuple((name, entry) for name, entries in sorted(lists.items()) for entry in sorted(set(entries))),
+            2,
         ),
     )

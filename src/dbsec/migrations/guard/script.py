@@ -11,7 +11,7 @@ from dbsec.migrations.guard.parts import TRIGGERS, Trigger
 from dbsec.migrations.guard.policy import GUARDS, Policy
 from dbsec.migrations.guard.rows import Row, Rows, rows
 
-_PARTS = ("tables", "judge", "text", "refusals", "start", "end", "other")
+PARTS = ("tables", "judge", "text", "refusals", "start", "end", "other")
 _HEAD = """\
 -- Guardrails in the database itself: they see what no linter can, psql at 3 a.m., an ORM, a DO block.
 -- Made by dbsec from [migrations.guard] of dbsec.toml: change that, not this. PostgreSQL 15 to 18, no extension.
@@ -61,9 +61,10 @@ def render(policy: Policy) -> str:
     """Write the script: the same text for the same policy."""
     width = max(len(guard.name) for guard in GUARDS)
     guards = [
-        f"--   {guard.name:<{width}}  {policy.mode_of(guard.name):<7}  {guard.sqlstate}  {guard.does}" for guard in GUARDS
+        f"--   {guard.name:<{width}}  {policy.mode_of(guard.name):<7}  {guard.sqlstate}  {guard.does}"
+        for guard in GUARDS
     ]
-    parts = [_HEAD.format(guards="\n".join(guards)), *("\n".join([part(name), ""]) for name in _PARTS)]
+    parts = [_HEAD.format(guards="\n".join(guards)), *("\n".join([part(name), ""]) for name in PARTS)]
     return "".join([*parts, _policy(rows(policy)), "\n", _triggers(TRIGGERS), "\nCOMMIT;\n"])
 
 
@@ -100,7 +101,9 @@ def _insert(name: str, columns: str, values: Sequence[Row], conflict: str) -> st
 
 
 def _triggers(triggers: Iterable[Trigger]) -> str:
-    told = "-- ALWAYS: session_replication_role = replica does not pass them by; they fire in the order of their names\n"
+    told = (
+        "-- ALWAYS: session_replication_role = replica does not pass them by; they fire in the order of their names\n"
+    )
     for trigger in triggers:
         tags = f" WHEN TAG IN ({', '.join(map(repr, trigger.tags))})" if trigger.tags else ""
         told += (

@@ -24,6 +24,7 @@ from dbsec.migrations.runner.execute import Connect, execute
 from dbsec.migrations.runner.failures import not_taken
 from dbsec.migrations.runner.limits import Limits
 from dbsec.migrations.runner.locking import Told
+from dbsec.migrations.script import Script
 from dbsec.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -67,13 +68,14 @@ class Machine:
 class Revision:
     """One ``upgrade()`` or ``downgrade()`` while it runs; ``on`` is called for each statement that SQLAlchemy sends."""
 
-    def __init__(self, machine: Machine, path: str, done: Done) -> None:
+    def __init__(self, machine: Machine, path: str, done: Done, script: Script | None) -> None:
         self._machine = machine
         self._path = path
         self._done = done
         self._began = machine.clock.monotonic()
         self._pause = machine.limits.poll_ms / 1000
         self._active = False
+        self._script = script  # what the linter has read of it, which tells its locks in time
         self._anew({})
 
     def run(self, act: Callable[[], None]) -> None:
@@ -124,6 +126,7 @@ class Revision:
         self._statements = Statements.of(self._path, machine.raw)
         self._turn = Turn(machine.raw, machine.limits, self._statements.major)
         machine.begin()
+        wanted = {**self._statements.foretold(self._script), **wanted}
         if wanted:
             chase(machine.raw, self._path, wanted, machine.limits, machine.clock, machine.told)
             self._turn.held |= {name: mode for name, mode in wanted.items() if mode.blocks_writes}
@@ -131,7 +134,7 @@ class Revision:
     # --- statements
 
     def on(self, text: str, run: Callable[[], None], *, plain: bool) -> bool:
-        """Judge one call; True where it needs no more execution. ``plain``: it has no parameters; ``run`` executes it."""
+        """Judge one call; True where it was executed. ``plain``: it has no parameters; ``run`` executes it."""
         if not self._active:
             return False
         raw = self._machine.raw

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import psycopg
 
 from dbsec.errors import UsageError
+from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.interpret import operations_of
+from dbsec.migrations.names import Name
 from dbsec.migrations.operations import SetVariable
 from dbsec.migrations.runner.classify import TIMEOUTS, Classified, Kind, bodies_of, classify
 from dbsec.migrations.runner.hearing import Bodies
@@ -35,7 +39,7 @@ class Statements:
     settings: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: str, raw: psycopg.Connection) -> Statements:  # type: ignore[type-arg]
+    def of(cls, path: str, raw: psycopg.Connection[Any]) -> Statements:
         """Read the schema and the functions of a database; ``raw`` is in no transaction."""
         made = cls(path, from_catalog(raw), bodies_of(raw), raw.info.server_version // 10000)
         raw.rollback()
@@ -54,6 +58,23 @@ class Statements:
         for one in found:
             self._remember(one)
         return found
+
+    def foretold(self, script: Script | None) -> dict[Name, LockMode]:
+        """Tell the locks of a revision's first transaction that others may wait for; none where it was not read."""
+        wanted: dict[Name, LockMode] = {}
+        if script is None:
+            return wanted
+        try:
+            found = classify([script], copy.deepcopy(self.schema), major=self.major, bodies=self.bodies)
+        except UsageError:
+            return wanted
+        for one in found:
+            if one.kind in (Kind.TRANSACTION, Kind.CONCURRENT):
+                break
+            for name, mode in one.locks:
+                if mode.blocks_writes:
+                    wanted[name] = max(mode, wanted.get(name, mode))
+        return wanted
 
     def _remember(self, one: Classified) -> None:
         if one.kind is not Kind.SESSION:

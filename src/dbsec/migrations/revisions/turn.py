@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, sql
 
 from dbsec.clock import Clock
 from dbsec.errors import UsageError
@@ -88,9 +88,7 @@ class Turn:
         try:
             if holding(self.raw, [(one.oid, one.mode) for one in found if not one.lockable]):
                 raise self._refuse(place, wanted)
-            if any(one.lockable for one in found):
-                with self.raw.transaction():
-                    self.raw.execute(locking.statement(found, nowait=True))
+            _send(self.raw, [locking.lock(one, nowait=True) for one in found if one.lockable])
         except (errors.LockNotAvailable, errors.DeadlockDetected) as exc:
             raise self._refuse(place, wanted) from exc
         self.held |= {name: mode for name, mode in wanted.items() if mode.blocks_writes}
@@ -137,8 +135,12 @@ def chase(
 
 
 def _lock(raw: psycopg.Connection[Any], pursuit: locking.Pursuit) -> None:
-    waits = pursuit.wait_ms()
-    raw.execute(session.set_local({"lock_timeout": f"{waits}ms", "statement_timeout": "5s"}))
+    settings = {"lock_timeout": f"{pursuit.limits.own_wait_ms}ms", "statement_timeout": f"{pursuit.limits.short_s}s"}
     pursuit.attempts += 1
-    if any(one.lockable for one in pursuit.found):
-        raw.execute(locking.statement(pursuit.found, nowait=not waits))
+    _send(raw, [session.set_local(settings), *pursuit.taking(settings["lock_timeout"])])
+
+
+def _send(raw: psycopg.Connection[Any], parts: Sequence[sql.Composable]) -> None:
+    """Send them as one message: between two of them nobody waits for our network."""
+    if parts:
+        raw.execute(b"; ".join(part.as_bytes(raw) for part in parts), prepare=False)

@@ -39,21 +39,29 @@ _COLUMNS: LiteralString = """
 a.usename, a.application_name, a.state, coalesce(a.xact_start, p.prepared), a.query, p.gid, p.owner,
 a.pid IS NOT NULL AND a.usesysid IS NULL, l.virtualtransaction, l.granted
 """
+# A prepared transaction has no process; the lock on its own number leads to its name.
+_PREPARED: LiteralString = """
+prepared AS (
+  SELECT x.*, t.virtualtransaction FROM pg_catalog.pg_prepared_xacts x
+    JOIN pg_catalog.pg_locks t ON t.locktype = 'transactionid' AND t.pid IS NULL AND t.transactionid = x.transaction
+)
+"""
 _BY_TABLE: LiteralString = """
+WITH {prepared}
 SELECT l.pid, n.nspname, c.relname, l.mode, {columns}
   FROM pg_catalog.pg_locks l
   JOIN ROWS FROM (pg_catalog.unnest(%(oids)s::oid[]), pg_catalog.unnest(%(modes)s::text[])) AS wanted (oid, mode)
     ON wanted.oid = l.relation AND wanted.mode = l.mode
   JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+  LEFT JOIN prepared p ON l.pid IS NULL AND l.virtualtransaction = p.virtualtransaction
  WHERE l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
  ORDER BY l.granted DESC, coalesce(a.xact_start, p.prepared), l.mode
 """
 # Whom a backend waits for; of a prepared transaction pg_blocking_pids says 0, and CREATE INDEX CONCURRENTLY names one.
 _BY_PID: LiteralString = """
-WITH waiting AS (SELECT * FROM pg_catalog.pg_locks WHERE pid = %(pid)s AND NOT granted),
+WITH {prepared}, waiting AS (SELECT * FROM pg_catalog.pg_locks WHERE pid = %(pid)s AND NOT granted),
 blocking (pid) AS (
   SELECT pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s))
   UNION SELECT current_locker_pid::int FROM pg_catalog.pg_stat_progress_create_index
@@ -71,7 +79,7 @@ SELECT l.pid, n.nspname, c.relname, l.mode, {columns}
   FROM l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation
   LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+  LEFT JOIN prepared p ON l.pid IS NULL AND l.virtualtransaction = p.virtualtransaction
  ORDER BY coalesce(a.xact_start, p.prepared)
 """
 
@@ -178,7 +186,7 @@ def first_words(query: str) -> str:
 
 
 def _query(text: LiteralString) -> sql.Composed:
-    return sql.SQL(text).format(columns=sql.SQL(_COLUMNS))
+    return sql.SQL(text).format(columns=sql.SQL(_COLUMNS), prepared=sql.SQL(_PREPARED))
 
 
 def _each_once(rows: Iterable[tuple[Any, ...]]) -> list[Blocker]:

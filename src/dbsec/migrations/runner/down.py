@@ -74,6 +74,7 @@ class _Reverter:
         connection, machine = self.runner.machine.connection, self.runner.machine
         self.runner.target.progress.step(f"{entry.label}: back")
         ledger.move(connection, entry.number, State.REVERTING)
+        self.runner.edge(f"{entry.label} reverting")
         try:
             did = machine.run(script_of(migration.down), entry.job("down")) if migration.down else []
             if migration.kind is FileKind.BACKFILL:
@@ -81,7 +82,9 @@ class _Reverter:
         except DbsecError as exc:
             self.runner.failed(migration, exc)
             raise
+        self.runner.edge(f"{entry.label} reversed")
         ledger.move(connection, entry.number, State.REVERTED)
+        self.runner.edge(f"{entry.label} reverted")
         ledger.tell(connection, entry.number, "reverted")
         self.runner.outcome.applied.append(Applied(migration, State.REVERTED, tuple(did)))
         return True

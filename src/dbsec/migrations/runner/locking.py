@@ -137,6 +137,8 @@ class Pursuit:
         An autovacuum gives way to who waits for it: it is waited for in SHARE UPDATE EXCLUSIVE, behind which neither
         reads nor writes queue.
         """
+        if self.attempts == 1 and len(self.found) > 1:
+            self._held_first()
         able = [one for one in self.found if one.lockable]
         if not able:
             return []
@@ -185,6 +187,12 @@ class Pursuit:
 
     def _wanted(self) -> list[tuple[int, LockMode]]:
         return [(one.oid, one.mode) for one in self.found]
+
+    def _held_first(self) -> None:
+        """Put first what others hold, so that the rest is not even locked while they do."""
+        self.last = holding(self.connection, self._wanted())
+        held = {one.table for one in self.last}
+        self.found.sort(key=lambda one: one.name not in held)
 
     def _first_in_turn(self, message: str) -> None:
         """Put the relation that refused first, so that the others are not even locked while it refuses."""

@@ -6,7 +6,7 @@ The one thing it writes is the look at the clients, in dbsec's own table, as eve
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,9 +134,10 @@ class _Planner:
     def plan(self, todo: Sequence[Migration]) -> None:
         """Plan the migrations, with all that stands in their way."""
         self.made.obstacles += judging.of_folder(self.now, out_of_order=self.asked.out_of_order)
-        scripts = {one.number: self._left(one) for one in todo if one.kind is FileKind.SQL}
+        scripts = {one.number: self._script(one, Machine.left) for one in todo if one.kind is FileKind.SQL}
         schema = from_catalog(self.connection)
-        self._lint(list(scripts.values()), copy.deepcopy(schema))
+        unbegun = [self._script(one, Machine.unbegun) for one in todo if one.kind is FileKind.SQL]
+        self._lint(unbegun, copy.deepcopy(schema))
         self.measure(todo, scripts, schema)
         for one in todo:
             self._gate(one)
@@ -158,18 +159,18 @@ class _Planner:
             self.made.migrations.append(PlannedMigration(one, tuple(planned)))
         self._disk(server)
 
-    def _left(self, migration: Migration) -> Script:
+    def _script(self, migration: Migration, part: Callable[[Machine, Script, str], Script]) -> Script:
         script = script_of(migration.path)
         entry = self.now.entries.get(migration.number)
         if entry is None or entry.state is not State.APPLYING:
             return script
         try:
-            return Machine(self.connection, self.target.connect, self.target.settings.runner).left(
-                script, entry.job("up")
-            )
+            machine = Machine(self.connection, self.target.connect, self.target.settings.runner)
+            return part(machine, script, entry.job("up"))
         except JournalError as exc:  # a runner is at work on it
             message = f"'{migration.label}': {exc.message}"
-            self.made.obstacles.append(Obstacle(Block.INTERRUPTED, message, exc.hint, migration.number, unknown=True))
+            found = Obstacle(Block.INTERRUPTED, message, exc.hint, migration.number, unknown=True)
+            self.made.obstacles += [] if found in self.made.obstacles else [found]
             return script
 
     def _lint(self, scripts: list[Script], schema: Schema) -> None:

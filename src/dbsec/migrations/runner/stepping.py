@@ -81,10 +81,17 @@ class Machine:
                 self._reset()
 
     def left(self, script: Script, job: str) -> Script:
-        """Return what of a script its journal does not have yet. Errors: as ``run``."""
+        """Return what of a script its journal does not have as done. Errors: as ``run``."""
         all_turns = turns_of(script)
         ended = self._ended(job)
         return remaining(script, all_turns, not_done(all_turns, ended, script.path))
+
+    def unbegun(self, script: Script, job: str) -> Script:
+        """Return what of a script its journal does not know: what was begun may be there already, and was linted."""
+        all_turns = turns_of(script)
+        ended = self._ended(job)
+        left = not_done(all_turns, ended, script.path)
+        return remaining(script, all_turns, [turn for turn in left if turn.name not in ended])
 
     def did(self, script: Script, job: str) -> Script:
         """Return what of a script its journal has as done."""
@@ -103,7 +110,7 @@ class Machine:
 
     def _take(self, turn: Turn, parts: tuple[Classified, ...], journal: Journal, *, again: bool) -> Did:
         first = parts[0]
-        self.progress.step(f"{first.place}: {first.kind}: {shown(first.statement)}")
+        self.progress.step(f"{first.place}: {shown(first.statement)}")
         options: dict[str, Any] = {"progress": self.progress, "clock": self.clock}
         if len(parts) > 1:
             ran = execute_together(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dbsec.errors import DbsecError
 from dbsec.findings import Finding, Severity
+from dbsec.journal import Edge
 from dbsec.migrations.runner import backfilling, checks, judging, ledger, linting, planning, standing
 from dbsec.migrations.runner.dropping import taken_away
 from dbsec.migrations.runner.files import FileKind, Migration, script_of
@@ -72,7 +73,7 @@ class Runner:
 
     def run(self, now: Standing, todo: Sequence[Migration]) -> None:
         """Lint all of ``todo``, then run one after the other until something stands in the way."""
-        left = {one: self._left(now, one) if one.kind is FileKind.SQL else None for one in todo}
+        left = {one: self._unbegun(now, one) if one.kind is FileKind.SQL else None for one in todo}
         scripts = [script for script in left.values() if script is not None]
         if self.refused(None, self._linted(scripts)) or self.refused(None, self._disk(now, left)):
             return
@@ -112,12 +113,12 @@ class Runner:
         self.outcome.warnings += [one for one in findings if one.severity is not Severity.ERROR]
         return linting.errors(findings)
 
-    def _left(self, now: Standing, migration: Migration) -> Script:
+    def _unbegun(self, now: Standing, migration: Migration) -> Script:
         script = script_of(migration.path)
         entry = now.entries.get(migration.number)
         if entry is None or entry.state is not State.APPLYING:
             return script
-        return self.machine.left(script, entry.job("up"))
+        return self.machine.unbegun(script, entry.job("up"))
 
     def _disk(self, now: Standing, left: Mapping[Migration, Script | None]) -> list[Obstacle]:
         found = planning.short_of_disk(self.target, self.asked, self.machine.connection, now, left)
@@ -137,6 +138,7 @@ class Runner:
         script = script_of(migration.path) if migration.kind is FileKind.SQL else None
         dropped = taken_away(connection, script, from_catalog(connection)) if script and _ends(migration) else []
         entry = ledger.begin(connection, migration, dropped)
+        self.edge(f"{migration.label} applying")
         did: list[Did] = []
         try:
             if script is not None:
@@ -149,10 +151,17 @@ class Runner:
             raise
         if self.refused(migration, found):
             return False
+        self.edge(f"{migration.label} run")
         ledger.move(connection, migration.number, State.APPLIED)
+        self.edge(f"{migration.label} applied")
         ledger.tell(connection, migration.number, "applied")
         self.outcome.applied.append(Applied(migration, State.APPLIED, tuple(did)))
         return not self.refused(migration, self._checked(migration))
+
+    def edge(self, name: str) -> None:
+        """Let a test die between what the journal records and what the ledger does."""
+        if self.target.observer is not None:
+            self.target.observer(name, Edge.AFTER_RECORD)
 
     def _checked(self, migration: Migration) -> list[Obstacle]:
         timeout_s = self.target.settings.check_timeout_s

@@ -30,6 +30,8 @@ def plan(place: Place, ask: Ask) -> Change:
         (Field(old.name, kind, back, column.not_null),),
         (Field(new.name, new.type, forth, column.not_null, early),),
     )
-    made = copies(place, Carried({old.name: new.name}, same_type=False))
+    made = copies(
+        place, Carried({old.name: new.name}, values=settled.same_family(place, column, new.type), same_type=False)
+    )
     about = f"{place.name}.{ident(old.name)} ({kind}) becomes {ident(new.name)} ({new.type})."
     return mapped.change(mapped.Plan(place, fields, made, about, settled.late(fields.new[0], late)))

@@ -1,0 +1,124 @@
+"""What ``dbsec migrate lint`` tells, before it is told: scripts, findings, waivers; many files by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from itertools import accumulate, pairwise
+
+from msgspec import msgpack
+
+from dbsec import waivers
+from dbsec.findings import Finding
+from dbsec.migrations.linter import TOO_DEEP, Options, Release, Result, all_rules
+from dbsec.migrations.rule import Rule
+from dbsec.migrations.schema.model import Schema
+from dbsec.migrations.script import Script, Unread
+from dbsec.migrations.suppress import Suppressed, suppress
+from dbsec.shares import Fork, processors
+from dbsec.waivers import Waiver
+
+_MANY = 1 << 17  # characters of all scripts, from which on a second process saves more than it costs
+_MOST = 4  # processes: the last of more would only shape the schema
+_SHAPING = 0.3  # of the time that a judgement takes, measured
+
+
+@dataclass(slots=True)
+class Share:
+    """What was found in some of the scripts. ``new_tables``: of the schema behind them."""
+
+    findings: list[Finding]
+    own: list[Finding]
+    waived: list[tuple[Finding, Waiver]]
+    files: int
+    statements: int
+    unread: list[Unread]
+    new_tables: int
+
+
+@dataclass(slots=True)
+class Judged:
+    """One pass over the files. ``result``: what the findings were made of, where it was asked for (``whole``)."""
+
+    scripts: list[Script]
+    share: Share
+    options: Options
+    unread: list[Unread]
+    result: Result = field(default_factory=Result)
+    schema: Schema | None = field(repr=False, default=None)
+
+    @property
+    def findings(self) -> list[Finding]:
+        return self.share.findings + self.share.own
+
+
+def whole(
+    scripts: list[Script], state: Schema, options: Options, *, entries: Sequence[Waiver], today: date
+) -> tuple[Share, Result]:
+    """Judge all scripts here, and keep what the findings were made of; ``state`` is changed."""
+    result = Release(scripts, schema=state, options=options).judge(0, len(scripts))
+    found = suppress(result, scripts, rules=all_rules(), chosen=_active(options), entries=entries, today=today)
+    return _share(found, state), found.result
+
+
+def shared(scripts: list[Script], state: Schema, options: Options, *, entries: Sequence[Waiver], today: date) -> Share:
+    """Judge the scripts, many of them by several processes: each brings the schema to where its share begins."""
+    release, chosen = Release(scripts, schema=state, options=options), _active(options)
+
+    def part(start: int, stop: int) -> Share:
+        result = release.judge(start, stop)
+        return _share(suppress(result, scripts[start:stop], rules=all_rules(), chosen=chosen, today=today), state)
+
+    first, *others = _cuts([len(script.text) for script in scripts])
+    forks = [Fork(partial(_packed, partial(part, *cut))) for cut in others]
+    done = [part(*first)]
+    for fork, cut in zip(forks, others, strict=True):
+        told = fork.result()
+        # one that was too deep to judge has not changed the schema here, and has there
+        agree = all(one.reason != TOO_DEEP for share in done for one in share.unread)
+        done.append(msgpack.decode(told, type=Share) if told is not None and agree else part(*cut))
+    found = _sum(done)
+    if entries:
+        applied = waivers.apply(found.findings, entries, today=today)
+        found.findings, found.waived, found.own = applied.kept, found.waived + applied.waived, found.own + applied.own
+    return found
+
+
+def _packed(part: partial[Share]) -> bytes:
+    return msgpack.encode(part())
+
+
+def _cuts(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Cut the scripts into shares that take the same time: who comes later has more to shape, and judges less."""
+    total = sum(sizes)
+    number = min(processors(), _MOST) if total >= _MANY else 1
+    weights = [(1 - _SHAPING) ** place for place in range(number)]
+    ends = [end / sum(weights) * total for end in accumulate(weights)]
+    behind = list(accumulate(sizes))
+    stops = [sum(size <= end for size in behind) for end in ends[:-1]]
+    return [(start, stop) for start, stop in pairwise((0, *stops, len(sizes))) if start < stop] or [(0, 0)]
+
+
+def _share(found: Suppressed, state: Schema) -> Share:
+    result, new_tables = found.result, sum(table.new for table in state.tables.values())
+    return Share(result.findings, found.own, found.waived, result.files, result.statements, result.unread, new_tables)
+
+
+def _sum(shares: Sequence[Share]) -> Share:
+    first = shares[0]
+    for share in shares[1:]:
+        first.findings += share.findings
+        first.own += share.own
+        first.waived += share.waived
+        first.files += share.files
+        first.statements += share.statements
+        first.unread += share.unread
+        first.new_tables = share.new_tables
+    return first
+
+
+def _active(options: Options) -> Mapping[str, Rule]:
+    rules = all_rules() if options.rules is None else options.rules
+    return {name: rule for name, rule in rules.items() if rule.since <= options.major <= (rule.until or options.major)}

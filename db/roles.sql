@@ -10,6 +10,7 @@
 BEGIN;
 SET LOCAL search_path = pg_catalog;
 SET LOCAL lock_timeout = '200ms';
+SET LOCAL statement_timeout = '60s';
 SET LOCAL client_min_messages = warning;
 SELECT pg_advisory_xact_lock(7233470831059233893) \g /dev/null
 SELECT current_setting('server_version_num')::int >= 160000 AS has_membership_options \gset

@@ -11,13 +11,13 @@
 --   definer              enforce  DBG04  refuses a SECURITY DEFINER function without a search_path of its own
 --   statement_timeout    enforce  DBG05  refuses work on a table without one; not CONCURRENTLY and VALIDATE
 --   search_path          enforce  DBG06  refuses DDL under a search_path that the policy does not name
---   tenancy              enforce  DBG07  enables and forces row security of a tenant's new table; tells that it has no policy
+--   tenancy              enforce  DBG07  enables and forces row security of a tenant's new table, and tells of it
 --   lock_timeout         enforce  DBG08  sets it where neither server nor session did
 --   transaction_timeout  enforce  DBG09  the same from PostgreSQL 17 on, for what locks a table
 --
 -- What they cannot see, how each can be evaded, and how to open one in an emergency: docs/migrations_guard.md.
--- None of them writes before a command, and none refuses at the end what has committed on its way. One that fails itself
--- warns and lets pass.
+-- None of them writes before a command, and none refuses at the end what has committed on its way. One that fails
+-- itself warns and lets pass.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
@@ -33,12 +33,14 @@ DO $$
 DECLARE
   gone text;
 BEGIN
-  FOR gone IN SELECT evtname FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
-               WHERE p.pronamespace = 'dbsec_guard'::regnamespace LOOP
-    EXECUTE format('DROP EVENT TRIGGER %I', gone);
-  END LOOP;
-  FOR gone IN SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'dbsec_guard'::regnamespace LOOP
-    EXECUTE format('DROP FUNCTION %s', gone);
+  PERFORM pg_advisory_xact_lock(7233470831059233895);
+  FOR gone IN
+    SELECT format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
+     WHERE p.pronamespace = 'dbsec_guard'::regnamespace
+    UNION ALL
+    SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc WHERE pronamespace = 'dbsec_guard'::regnamespace
+  LOOP
+    EXECUTE gone;
   END LOOP;
 END $$;
 
@@ -53,14 +55,17 @@ CREATE TABLE IF NOT EXISTS dbsec_guard.settings (
 );
 -- by_policy: made by this file, and by its next run again; a row of yours stays, and wins over the file's
 CREATE TABLE IF NOT EXISTS dbsec_guard.table_limits (
-  table_name text PRIMARY KEY,  -- schema.table, quoted where SQL needs quotes; that of a parent holds for its partitions
-  max_bytes  bigint NOT NULL CHECK (max_bytes >= 0),  -- 0: a hot table, on which no work that grows is let through
+  -- schema.table, quoted where SQL needs quotes; a parent's holds for its partitions
+  table_name text PRIMARY KEY,
+  -- 0: a hot table, on which no work that grows is let through
+  max_bytes  bigint NOT NULL CHECK (max_bytes >= 0),
   reason     text NOT NULL DEFAULT '',
   by_policy  boolean NOT NULL DEFAULT false
 );
 CREATE TABLE IF NOT EXISTS dbsec_guard.protected (
-  object_type     text NOT NULL,  -- both as pg_event_trigger_dropped_objects() writes them:
-  object_identity text NOT NULL,  -- 'table column', 'app.users.email'; 'policy', 'own_rows on app.users'
+  -- both as pg_event_trigger_dropped_objects() writes them: 'table column', 'app.users.email'
+  object_type     text NOT NULL,
+  object_identity text NOT NULL,
   by_policy       boolean NOT NULL DEFAULT false,
   PRIMARY KEY (object_type, object_identity)
 );
@@ -72,7 +77,7 @@ CREATE TABLE IF NOT EXISTS dbsec_guard.lists (
 );
 CREATE TABLE IF NOT EXISTS dbsec_guard.overrides (
   id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  guard     text NOT NULL REFERENCES dbsec_guard.guards,
+  guard     text NOT NULL,
   role_name name NOT NULL,
   reason    text NOT NULL CHECK (btrim(reason) <> ''),
   opened_by name NOT NULL DEFAULT session_user,
@@ -83,8 +88,8 @@ CREATE TABLE IF NOT EXISTS dbsec_guard.overrides (
 
 -- what the guards ask
 
--- Was this table or index made by this transaction? A system column's row never changes after that, and an index's first
--- column neither; a subtransaction's id lies after its parent's, hence below zero. Old frozen rows do not lie so near.
+-- Was this table or index made by this transaction? The row of a system column never changes after that, and that of an
+-- index's first column neither. A subtransaction's id lies after its parent's: its age is below zero.
 CREATE FUNCTION dbsec_guard.is_new(relation oid) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -92,7 +97,7 @@ BEGIN
                     WHERE attrelid = relation AND attnum IN (-6, 1)), false);
 END $$;
 
--- The table that a command was about, where it is one that others use: neither temporary nor made by this transaction.
+-- The table that a command was about, where others use it: neither temporary nor made by this transaction.
 CREATE FUNCTION dbsec_guard.standing_table(class oid, object oid) RETURNS oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -194,14 +199,14 @@ BEGIN
   ELSIF does IN ('observe', 'override') THEN
     PERFORM set_config('dbsec_guard.told', told || '<' || which || '>', true);
     RAISE LOG 'dbsec guard "%", %: %', which, does, message;
-    RAISE WARNING USING MESSAGE = CASE does WHEN 'override' THEN 'let through by an override: ' ELSE '' END || message,
-      HINT = hint, ERRCODE = code;
+    RAISE WARNING USING HINT = hint, ERRCODE = code,
+      MESSAGE = CASE does WHEN 'override' THEN 'let through by an override: ' ELSE '' END || message;
   END IF;
 END $$;
 
 -- what can be told from the text of a query, before any lock is taken
 
--- The query without comments and strings; NULL where it is long or has a $tag$, of which no regular expression makes sense.
+-- The query without comments and strings; NULL where it is long or has a $tag$, which no regular expression can pair.
 CREATE FUNCTION dbsec_guard.said() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $said$
 DECLARE
@@ -228,8 +233,8 @@ BEGIN
   CASE tag
   WHEN 'CREATE INDEX' THEN
     RETURN QUERY SELECT CASE WHEN m[2] IS NULL THEN 'table' ELSE 'only' END, m[3], m[1] IS NOT NULL
-      FROM regexp_matches(said, '(?:^|;)\s*create\s+(?:unique\s+)?index\s+(concurrently\s+)?(?:(?:if\s+not\s+exists\s+)?' || word
-      || '\s+)?on\s+(only\s+)?(' || named || ')', 'gi') m;
+      FROM regexp_matches(said, '(?:^|;)\s*create\s+(?:unique\s+)?index\s+(concurrently\s+)?'
+      '(?:(?:if\s+not\s+exists\s+)?' || word || '\s+)?on\s+(only\s+)?(' || named || ')', 'gi') m;
   WHEN 'ALTER TABLE' THEN
     RETURN QUERY SELECT 'table', m[1],
         m[2] ~* ('^validate\s+constraint\s+' || word || '\s*$') OR m[2] ~* '\m(concurrently|finalize)\s*$'
@@ -262,17 +267,19 @@ CREATE FUNCTION dbsec_guard.meant(kind text, name text) RETURNS SETOF oid
 LANGUAGE plpgsql ROWS 2 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   parts constant text[] := parse_ident(name);
-  schemas constant text[] := CASE WHEN cardinality(parts) > 1 THEN parts[cardinality(parts) - 1:cardinality(parts) - 1]
-    ELSE current_setting('dbsec_guard.schemas', true)::text[] END;
+  last constant integer := cardinality(parts);
+  schemas constant text[] := CASE last WHEN 1 THEN current_setting('dbsec_guard.schemas', true)::text[]
+    ELSE parts[last - 1:last - 1] END;
 BEGIN
   IF kind IN ('schema', 'database') THEN
     RETURN QUERY SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.relkind IN ('r', 'm') AND (n.nspname = parts[1] OR kind = 'database' AND n.nspname !~ '^(pg_|information_schema$)');
+      WHERE c.relkind IN ('r', 'm')
+        AND (n.nspname = parts[1] OR kind = 'database' AND n.nspname !~ '^(pg_|information_schema$)');
   ELSE
     RETURN QUERY SELECT c.oid FROM unnest(schemas) WITH ORDINALITY s (schema, place)
         JOIN pg_namespace n ON n.oid = CASE s.schema WHEN 'pg_temp' THEN pg_my_temp_schema()
           ELSE to_regnamespace(quote_ident(s.schema))::oid END
-        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = parts[cardinality(parts)]::name
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = parts[last]::name
       ORDER BY place LIMIT 1;
   END IF;
 END $$;
@@ -309,13 +316,11 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION dbsec_guard.refuse_drop(lost_type text, lost text, tag text) RETURNS void
+CREATE FUNCTION dbsec_guard.refuse_drop(tag text, lost text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF EXISTS (SELECT FROM dbsec_guard.protected WHERE object_type = lost_type AND object_identity = lost) THEN
-    PERFORM dbsec_guard.refuse('drop', format('%s %s is protected: %s would drop it', lost_type, lost, tag),
-      'SELECT dbsec_guard.override(''drop'', ''why''), as whoever owns dbsec_guard');
-  END IF;
+  PERFORM dbsec_guard.refuse('drop', format('%s would drop what is protected: %s', tag, lost),
+    'SELECT dbsec_guard.override(''drop'', ''why''), as whoever installed the guard');
 END $$;
 
 -- before a command; nothing here writes: DROP INDEX CONCURRENTLY must be the first of its transaction to do so
@@ -331,15 +336,15 @@ BEGIN
   END IF;
 END $$;
 
--- lock_timeout for each DDL; transaction_timeout (17 and newer) for what may lock a table, where it does not say that it
--- lets others work. To the end of the transaction; CONCURRENTLY is free of both by its own first commit.
+-- lock_timeout for each DDL; transaction_timeout (17 and newer) for what may lock a table, unless it says that it lets
+-- others work. To the end of the transaction; CONCURRENTLY is free of both by its own first commit.
 CREATE FUNCTION dbsec_guard.limit_time() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   long constant boolean := current_setting('server_version_num')::int >= 170000
     AND current_setting('transaction_timeout', true) = '0'
-    AND tg_tag ~ '^(ALTER (TABLE|INDEX|VIEW|MATERIALIZED VIEW|POLICY|TRIGGER|DOMAIN|TYPE)|CREATE (INDEX|TRIGGER|POLICY|RULE)'
-      '|DROP .*|REINDEX)$';
+    AND tg_tag ~ '^(ALTER (TABLE|INDEX|VIEW|MATERIALIZED VIEW|POLICY|TRIGGER|DOMAIN|TYPE)|DROP .*|REINDEX'
+      '|CREATE (INDEX|TRIGGER|POLICY|RULE))$';
   ours constant boolean := coalesce(current_setting('dbsec_guard.time_limited', true) = 'on', false);
   own text[];
   span interval;
@@ -389,10 +394,10 @@ BEGIN
     RETURN;
   END IF;
   FOR said IN
-    SELECT s.kind, s.patient, relation::regclass, i.object_type, i.object_identity,
+    SELECT s.kind, s.patient, i.type, i.identity,
            dbsec_guard.standing_table('pg_class'::regclass, relation)::regclass AS target
       FROM dbsec_guard.statements(tg_tag) s, dbsec_guard.meant(s.kind, s.name) relation,
-           LATERAL (SELECT type, identity FROM pg_identify_object('pg_class'::regclass, relation, 0)) i (object_type, object_identity)
+           pg_identify_object('pg_class'::regclass, relation, 0) i
   LOOP
     CONTINUE WHEN said.target IS NULL;
     PERFORM dbsec_guard.refuse_settings(tg_tag, said.target::text, NOT said.patient);
@@ -400,8 +405,9 @@ BEGIN
        -- of ONLY a partitioned table nothing is built
        AND NOT (said.kind = 'only' AND (SELECT relkind FROM pg_class WHERE oid = said.target) = 'p') THEN
       PERFORM dbsec_guard.refuse_build(tg_tag, said.target, 'would block');
-    ELSIF tg_tag = 'DROP INDEX' THEN
-      PERFORM dbsec_guard.refuse_drop(said.object_type, said.object_identity, tg_tag);
+    ELSIF tg_tag = 'DROP INDEX' AND EXISTS (SELECT FROM dbsec_guard.protected
+                                             WHERE object_type = said.type AND object_identity = said.identity) THEN
+      PERFORM dbsec_guard.refuse_drop(tg_tag, format('%s %s', said.type, said.identity));
     END IF;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
@@ -451,7 +457,7 @@ BEGIN
   END IF;
 END $$;
 
--- The net under read_query(): what was built, by whatever text. An index of CONCURRENTLY is of an earlier transaction.
+-- The net under read_query(): what was built, by whatever text. CONCURRENTLY's index is of an earlier transaction.
 CREATE FUNCTION dbsec_guard.judge_build() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -462,14 +468,16 @@ BEGIN
   IF tg_tag NOT IN ('CREATE INDEX', 'ALTER TABLE', 'REINDEX') THEN
     RETURN;
   END IF;
-  FOR made IN SELECT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass AND NOT in_extension
+  FOR made IN
+    SELECT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass AND NOT in_extension
   LOOP
     FOR built, target IN
       SELECT indexrelid, indrelid FROM pg_index WHERE indrelid = made AND tg_tag = 'ALTER TABLE'
       UNION ALL SELECT indexrelid, indrelid FROM pg_index
        WHERE indexrelid = ANY (made || ARRAY(SELECT relid::oid FROM pg_partition_tree(made)))
     LOOP
-      IF dbsec_guard.is_built(built, tg_tag) AND dbsec_guard.standing_table('pg_class'::regclass, target) IS NOT NULL THEN
+      IF dbsec_guard.is_built(built, tg_tag)
+         AND dbsec_guard.standing_table('pg_class'::regclass, target) IS NOT NULL THEN
         PERFORM dbsec_guard.refuse_build(tg_tag, target, 'blocked');
       END IF;
     END LOOP;
@@ -498,7 +506,8 @@ BEGIN
      WHERE c.classid = 'pg_proc'::regclass AND NOT c.in_extension AND p.prosecdef AND c.schema_name <> 'pg_temp'
        AND NOT EXISTS (SELECT FROM unnest(p.proconfig) setting WHERE setting LIKE 'search\_path=%')
   LOOP
-    PERFORM dbsec_guard.refuse('definer', format('%s has the rights of its owner and no search_path of its own', made),
+    PERFORM dbsec_guard.refuse('definer',
+      format('%s has the rights of its owner and no search_path of its own', made),
       format('%s %s SET search_path = pg_catalog, pg_temp', replace(tg_tag, 'CREATE', 'ALTER'), made));
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
@@ -515,7 +524,8 @@ DECLARE
 BEGIN
   FOR made IN
     SELECT c.objid::regclass AS relation, c.object_identity FROM pg_event_trigger_ddl_commands() c
-      JOIN pg_class t ON t.oid = c.objid AND t.relkind IN ('r', 'p') AND NOT (t.relrowsecurity AND t.relforcerowsecurity)
+      JOIN pg_class t ON t.oid = c.objid AND t.relkind IN ('r', 'p')
+                     AND NOT (t.relrowsecurity AND t.relforcerowsecurity)
       JOIN dbsec_guard.lists l ON l.list = 'tenant_schema' AND l.entry = c.schema_name
      WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table' AND NOT c.in_extension
        AND NOT EXISTS (SELECT FROM dbsec_guard.lists WHERE list = 'not_tenant_table' AND entry = c.object_identity)
@@ -525,8 +535,8 @@ BEGIN
     IF does = 'enforce' THEN
       EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', made.relation);
     END IF;
-    RAISE WARNING '%', format(CASE does WHEN 'enforce' THEN 'row security of %s is enabled and forced: without a policy nobody sees a row'
-      ELSE '%s has no row security, and tenancy is on' END, made.object_identity)
+    RAISE WARNING '%', format(CASE does WHEN 'observe' THEN '%s has no row security, and tenancy is on'
+      ELSE 'row security of %s is enabled and forced: without a policy nobody sees a row' END, made.object_identity)
       USING ERRCODE = 'DBG07', HINT = format('CREATE POLICY ... ON %s', made.object_identity);
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
@@ -558,21 +568,25 @@ END $$;
 CREATE FUNCTION dbsec_guard.judge_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  lost record;
-  shared boolean := false;
+  target text;
 BEGIN
-  FOR lost IN SELECT * FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary LOOP
-    shared := true;
-    -- too late for DROP INDEX CONCURRENTLY: read_query() was before it
-    CONTINUE WHEN tg_tag = 'DROP INDEX' AND dbsec_guard.says_concurrently();
-    PERFORM dbsec_guard.refuse_drop(lost.object_type, lost.object_identity, tg_tag);
-    IF tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP EXTENSION' AND (lost.original OR lost.object_type = 'table')
-       AND lost.object_type IN ('table', 'materialized view', 'index', 'trigger', 'policy', 'rule') THEN
-      PERFORM dbsec_guard.refuse_settings(tg_tag, lost.object_identity, true);
-    END IF;
-  END LOOP;
-  IF NOT shared THEN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary) THEN
     PERFORM dbsec_guard.take_back();
+    RETURN;
+  -- too late for DROP INDEX CONCURRENTLY: read_query() was before it
+  ELSIF tg_tag = 'DROP INDEX' AND dbsec_guard.says_concurrently() THEN
+    RETURN;
+  END IF;
+  PERFORM dbsec_guard.refuse_drop(tg_tag, string_agg(object_type || ' ' || object_identity, ', '))
+    FROM pg_event_trigger_dropped_objects() JOIN dbsec_guard.protected USING (object_type, object_identity)
+   WHERE NOT is_temporary HAVING count(*) > 0;
+  IF tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP EXTENSION' AND NOT dbsec_guard.settings_hold() THEN
+    target := (SELECT object_identity FROM pg_event_trigger_dropped_objects()
+                WHERE NOT is_temporary AND (original OR object_type = 'table')
+                  AND object_type IN ('table', 'materialized view', 'index', 'trigger', 'policy', 'rule') LIMIT 1);
+    IF target IS NOT NULL THEN
+      PERFORM dbsec_guard.refuse_settings(tg_tag, target, true);
+    END IF;
   END IF;
 EXCEPTION WHEN OTHERS THEN
   IF sqlstate LIKE 'DBG%' THEN RAISE; END IF;
@@ -600,8 +614,8 @@ BEGIN
   END IF;
   INSERT INTO dbsec_guard.overrides (guard, role_name, reason, until)
     VALUES (guard, role_name, reason, clock_timestamp() + lasts) RETURNING * INTO opened;
-  RAISE LOG 'dbsec guard "%": override % for "%" until %, opened by "%": %', guard, opened.id, role_name, opened.until,
-    opened.opened_by, reason;
+  RAISE LOG 'dbsec guard "%": override % for "%" until %, opened by "%": %', guard, opened.id, role_name,
+    opened.until, opened.opened_by, reason;
   RETURN opened.id;
 END $$;
 
@@ -614,6 +628,40 @@ BEGIN
   END IF;
   RAISE LOG 'dbsec guard: override % was ended by "%"', override, session_user;
 END $$;
+
+REVOKE ALL ON FUNCTION
+  dbsec_guard.bytes,
+  dbsec_guard.close_table,
+  dbsec_guard.decide,
+  dbsec_guard.end_override,
+  dbsec_guard.give,
+  dbsec_guard.in_extension,
+  dbsec_guard.is_built,
+  dbsec_guard.is_new,
+  dbsec_guard.is_patient,
+  dbsec_guard.is_pinned,
+  dbsec_guard.judge_build,
+  dbsec_guard.judge_definer,
+  dbsec_guard.judge_drop,
+  dbsec_guard.judge_rewrite,
+  dbsec_guard.judge_settings,
+  dbsec_guard.limit_time,
+  dbsec_guard.max_bytes,
+  dbsec_guard.meant,
+  dbsec_guard.note_path,
+  dbsec_guard.override,
+  dbsec_guard.read_query,
+  dbsec_guard.refuse,
+  dbsec_guard.refuse_build,
+  dbsec_guard.refuse_drop,
+  dbsec_guard.refuse_settings,
+  dbsec_guard.said,
+  dbsec_guard.says_concurrently,
+  dbsec_guard.settings_hold,
+  dbsec_guard.standing_table,
+  dbsec_guard.statements,
+  dbsec_guard.take_back
+FROM PUBLIC;
 
 -- the policy
 
@@ -677,10 +725,12 @@ ALTER EVENT TRIGGER dbsec_guard_3_settings ENABLE ALWAYS;
 CREATE EVENT TRIGGER dbsec_guard_4_build ON ddl_command_end
   EXECUTE FUNCTION dbsec_guard.judge_build();
 ALTER EVENT TRIGGER dbsec_guard_4_build ENABLE ALWAYS;
-CREATE EVENT TRIGGER dbsec_guard_5_definer ON ddl_command_end WHEN TAG IN ('CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE PROCEDURE', 'ALTER PROCEDURE', 'ALTER ROUTINE')
+CREATE EVENT TRIGGER dbsec_guard_5_definer ON ddl_command_end
+  WHEN TAG IN ('CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE PROCEDURE', 'ALTER PROCEDURE', 'ALTER ROUTINE')
   EXECUTE FUNCTION dbsec_guard.judge_definer();
 ALTER EVENT TRIGGER dbsec_guard_5_definer ENABLE ALWAYS;
-CREATE EVENT TRIGGER dbsec_guard_6_tenancy ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA')
+CREATE EVENT TRIGGER dbsec_guard_6_tenancy ON ddl_command_end
+  WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'CREATE SCHEMA')
   EXECUTE FUNCTION dbsec_guard.close_table();
 ALTER EVENT TRIGGER dbsec_guard_6_tenancy ENABLE ALWAYS;
 CREATE EVENT TRIGGER dbsec_guard_7_rewrite ON table_rewrite
@@ -689,6 +739,5 @@ ALTER EVENT TRIGGER dbsec_guard_7_rewrite ENABLE ALWAYS;
 CREATE EVENT TRIGGER dbsec_guard_8_drop ON sql_drop
   EXECUTE FUNCTION dbsec_guard.judge_drop();
 ALTER EVENT TRIGGER dbsec_guard_8_drop ENABLE ALWAYS;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA dbsec_guard FROM PUBLIC;
 
 COMMIT;

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
+_LENGTH = struct.Struct(">I")
+
 
 def json_bytes(value: object) -> bytes:
     """Encode as UTF-8 JSON with sorted keys and no white space.
@@ -31,4 +33,4 @@ def length_prefixed(parts: Iterable[bytes]) -> bytes:
 
     Shape: for each part 4 bytes big-endian length, then the part.
     """
-    return b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    return b"".join([_LENGTH.pack(len(part)) + part for part in parts])

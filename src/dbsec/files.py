@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,15 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600, owner: tup
     """Replace a file as one act: a reader sees the old bytes or the new ones, also after power is lost.
 
     The temporary file is made with ``mode`` before the first byte, so a key is never readable for a moment.
-    ``owner`` is (uid, gid). Errors: ``OSError``; the old file is then untouched.
+    ``owner`` is (uid, gid). A device or a pipe is written to, for root could replace ``/dev/null`` itself.
+    Errors: ``OSError``; the old file is then untouched.
     """
     import secrets  # brings hmac and random: most commands write nothing
 
     raw = data.encode() if isinstance(data, str) else data
+    if _is_special(path):
+        path.write_bytes(raw)
+        return
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
@@ -33,6 +38,15 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600, owner: tup
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _is_special(path: Path) -> bool:
+    """Tell what is no file to be replaced; ``/dev/stdout`` is a link to whatever stdout is."""
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    return path.parent == Path("/dev") or not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind))
 
 
 def make_folder(folder: Path, *, mode: int, owner: tuple[int, int] | None = None) -> None:

@@ -27,7 +27,7 @@ class Boundary:
 
 BOUNDARIES = {
     "processes": Boundary(
-        ("process.py",),
+        ("process.py", "shares.py"),
         (
             *("subprocess*", "multiprocessing*", "pty*", "os.system", "os.popen", "os.fork*", "os.exec*", "os.spawn*"),
             *("os.posix_spawn*", "asyncio.create_subprocess*", "concurrent.futures.ProcessPoolExecutor"),

@@ -124,5 +124,5 @@ def test_down_survives_a_kill_at_every_step(prepare: Callable[[Path], None], tmp
 def test_a_runner_without_a_journal_would_be_found(prepare: Callable[[Path], None], tmp_path: Path) -> None:
     """The guard broken on purpose: what forgets that a statement was run, runs it again."""
     job = Job("runner_jobs:forgets", prepare, [Path(__file__).parent])
-    with pytest.raises(ProgramError, match="users_phone_enc|phone_enc.*already exists"):
+    with pytest.raises(ProgramError, match=r"already exists"):
         survives_kill_at_every_step(job, scratch=tmp_path, check=all_is_there_once, steps={"001_phone run"})

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import stat
 
 from dbsec import files
 
@@ -83,3 +84,16 @@ def test_a_lock_excludes_and_dies_with_its_holder(tmp_path):
     with files.locked(path, blocking=False) as held:
         assert held
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_or_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    files.write_atomic(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    before = Path("/dev/null").lstat()
+    files.write_atomic(Path("/dev/null"), "gone")
+    after = Path("/dev/null").lstat()
+    assert stat.S_ISCHR(after.st_mode)
+    assert (before.st_ino, before.st_rdev) == (after.st_ino, after.st_rdev)

@@ -40,7 +40,7 @@ class _Token:
 
 def parse(text: str) -> tuple[Assignment, ...]:
     """Split ``a = 1, (b, c) = (2, 3)``. Errors: ``UsageError`` for what writes a part of a column, or is no SET."""
-    return tuple(found for part in _split(text, list(_tokens(text))) for found in _assignments(text, part))
+    return tuple(found for part in _split(list(_tokens(text))) for found in _assignments(text, part))
 
 
 def _assignments(text: str, part: list[_Token]) -> Iterator[Assignment]:
@@ -49,8 +49,8 @@ def _assignments(text: str, part: list[_Token]) -> Iterator[Assignment]:
     if not left or not right:
         raise UsageError("'set' is not what stands after SET of an UPDATE", hint='set = "column = expression"')
     if left[0].text == "(":
-        names = [_column(one) for one in _split(text, left[1:-1])]
-        values = _row(text, right)
+        names = [_column(one) for one in _split(left[1:-1])]
+        values = _row(right)
         if values is None or len(values) != len(names):
             yield from (Assignment(name, None) for name in names)
         else:
@@ -71,12 +71,12 @@ def _column(tokens: list[_Token]) -> str:
     return "".join(char.lower() if char.isascii() else char for char in name)
 
 
-def _row(text: str, tokens: list[_Token]) -> list[list[_Token]] | None:
+def _row(tokens: list[_Token]) -> list[list[_Token]] | None:
     """Split ``(1, 2)`` or ``ROW(1, 2)``; None for a query."""
     inner = tokens[1:] if tokens[0].text.lower() == "row" else tokens
     if len(inner) < 3 or inner[0].text != "(" or _closing(inner, 0) != len(inner) - 1:
         return None
-    return None if inner[1].text.lower() in ("select", "with", "values") else _split(text, inner[1:-1])
+    return None if inner[1].text.lower() in ("select", "with", "values") else _split(inner[1:-1])
 
 
 def _expression(text: str, tokens: list[_Token]) -> str | None:
@@ -85,7 +85,7 @@ def _expression(text: str, tokens: list[_Token]) -> str | None:
     return text[tokens[0].begin : tokens[-1].end]
 
 
-def _split(text: str, tokens: list[_Token]) -> list[list[_Token]]:
+def _split(tokens: list[_Token]) -> list[list[_Token]]:
     """Split at the commas that stand in no parentheses."""
     parts: list[list[_Token]] = [[]]
     at = 0

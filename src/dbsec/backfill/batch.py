@@ -23,7 +23,7 @@ from dbsec.journal import Edge, Observer
 _CLAIM: LiteralString = """
 SELECT n, cursor_key, high_key, batches FROM dbsec.backfill_ranges
  WHERE backfill = %(name)s AND done_at IS NULL
- ORDER BY (n = %(last)s) DESC, (n = %(avoid)s), n
+ ORDER BY (n = %(last)s) DESC, (n = %(avoid)s), (batches > 0), n -- one that nobody is at, rather than another's
  LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _STATE: LiteralString = "SELECT state, digest FROM dbsec.backfills WHERE name = %s"

@@ -19,11 +19,12 @@ from dbsec.errors import ConfigError, NewerFormat
 FORMAT = 1
 Rows = Sequence[Mapping[str, Any]]
 Function = Callable[[Rows], Iterable[Mapping[str, Any]]]
+Check = Callable[[Rows], Iterable[bool]]
 
 _WORD = re.compile(r'"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^\W\d][\w$]*)')
 _PYTHON = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _TYPES: dict[str, type] = {
-    **dict.fromkeys(("table", "set", "python", "where"), str),
+    **dict.fromkeys(("table", "set", "python", "where", "check", "scope"), str),
     **dict.fromkeys(("batch_rows", "batch_rows_min", "batch_rows_max", "batch_ms"), int),
 }
 _LISTS = ("key", "columns", "search_path")
@@ -38,6 +39,8 @@ class Job:
     ``python`` (a function, or ``module:function``) is given. The function gets rows with key and ``columns``, and
     returns key and new values of the rows that it changes; where the rows change meanwhile, it is asked again.
     ``where`` says which rows still need it. SQL is run with ``search_path`` and pg_catalog alone: name schemas.
+    ``scope`` says in SQL which rows it is about, and ``check`` what is true of a right one (in SQL, or a function that
+    says so of each row, for a job in python): a verification asks these alone, and they are no part of the digest.
     ``batch_rows`` is the size of the first batch; then a batch takes ``batch_ms``, within its bounds (a twentieth of
     it to ten times as many). Errors: ``ConfigError``.
     """
@@ -54,6 +57,8 @@ class Job:
     batch_rows_min: int | None = None
     batch_rows_max: int | None = None
     batch_ms: int = 200
+    check: str | Check | None = None
+    scope: str | None = None
 
     @classmethod
     def load(cls, path: Path) -> Job:
@@ -86,8 +91,12 @@ class Job:
             raise ConfigError("'columns' are what a python function reads; 'set' reads all", hint="leave 'columns' out")
         if isinstance(self.python, str) and not _PYTHON.fullmatch(self.python):
             raise ConfigError(f"'python': '{self.python}' is not module:function")
-        for name in ("set", "where"):
-            if (text := getattr(self, name)) is not None and not text.strip():
+        if self.python is not None and isinstance(self.check, str) and not _PYTHON.fullmatch(self.check):
+            raise ConfigError(f"'check': '{self.check}' is not module:function, as for a job in python")
+        if self.python is None and callable(self.check):
+            raise ConfigError("'check' of a job in SQL is SQL", hint='check = "column IS NOT NULL"')
+        for name in ("set", "where", "check", "scope"):
+            if isinstance(text := getattr(self, name), str) and not text.strip():
                 raise ConfigError(f"'{name}' is empty")
         smallest, largest = self.bounds
         if not 1 <= smallest <= self.batch_rows <= largest or self.batch_ms < 1:
@@ -131,18 +140,26 @@ class Job:
         if not isinstance(self.python, str):
             assert self.python is not None, "a job in SQL has no function"
             return self.python
-        module, _, name = self.python.partition(":")
-        try:
-            found: Any = importlib.import_module(module)
-            for part in name.split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError) as exc:
-            raise ConfigError(
-                f"'python': cannot import '{self.python}': {exc}", hint=f"PYTHONPATH=. and {module}"
-            ) from exc
-        if not callable(found):
-            raise ConfigError(f"'python': '{self.python}' is no function")
-        return found  # type: ignore[no-any-return]
+        return _imported("python", self.python)
+
+    def checker(self) -> Check | None:
+        """Return the function that checks a job in python, where it has one. Errors: ``ConfigError``."""
+        if not isinstance(self.check, str):
+            return self.check
+        return _imported("check", self.check)
+
+
+def _imported(key: str, reference: str) -> Callable[[Rows], Iterable[Any]]:
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"'{key}': cannot import '{reference}': {exc}", hint=f"PYTHONPATH=. and {module}") from exc
+    if not callable(found):
+        raise ConfigError(f"'{key}': '{reference}' is no function")
+    return found  # type: ignore[no-any-return]
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:

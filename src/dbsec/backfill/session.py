@@ -43,7 +43,7 @@ def opened(connect: Connect) -> psycopg.Connection[Any]:
 
 
 def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, long: bool = False) -> None:
-    """Set what holds for this transaction alone; ``long``: it reads the whole table's sample.
+    """Set what holds for this transaction alone; ``long``: it holds no row, and may wait for one that begins as well.
 
     synchronous_commit is off: rows and cursor are in one transaction, so a crash loses both and a batch is done again;
     the last commit of a job waits for the disk, and all before it are on disk with it. row_security is off: a policy
@@ -54,7 +54,7 @@ def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, lon
     idle_s = limits.python_timeout_s if job.python is not None else limits.statement_timeout_s
     values = {
         "search_path": sql.SQL(", ").join(map(sql.Identifier, path)).as_string(connection),
-        "lock_timeout": f"{limits.lock_timeout_ms}ms",
+        "lock_timeout": "0" if long else f"{limits.lock_timeout_ms}ms",
         "statement_timeout": f"{int(statement_s * 1000)}ms",
         # ends the transaction of a worker whose host is gone without a word, and with it its claim
         "idle_in_transaction_session_timeout": f"{int(idle_s * 1000)}ms",
@@ -66,6 +66,6 @@ def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, lon
         "dbsec.backfill": "on",
     }
     if connection.info.server_version >= 170000:
-        values["transaction_timeout"] = "0"  # the role's own would end the session in the middle of a batch
+        pass  # the role's own would end the session in the middle of a batch
     calls = [sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in values.items()]
     connection.execute(sql.SQL("SELECT ") + sql.SQL(", ").join(calls))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
 
 import psycopg
 
-from dbsec.backfill import dead_rows, session, state, target
+from dbsec.backfill import dead_rows, session, state, target, trouble
 from dbsec.backfill.job import Job
 from dbsec.backfill.session import Connect, Limits
 from dbsec.backfill.state import State, Status
@@ -69,15 +70,16 @@ def run(
     progress, limits = progress or Silent(), limits or Limits()
     begun = clock.monotonic()
     function = job.function() if job.python is not None else None
-    with closing(session.opened(connect)) as connection:
+    with closing(session.opened(connect)) as connection, _refusals(job):
         own.require(connection, _VERSION)
         found = target.find(connection, job)
         reached = state.begin(connection, job, found, limits)
         before = dead_rows.read(connection, found)
     crew = Crew(Work(job, found, limits, function), connect, throttle, progress, clock, observer, reached)
     _work(crew, workers)
-    with closing(session.opened(connect)) as connection:
+    with closing(session.opened(connect)) as connection, _refusals(job):
         last = state.status(connection, job.name)
+        _show(crew, last)
         hint = dead_rows.hint(before, dead_rows.read(connection, found), found)
     seconds = clock.monotonic() - begun
     return Outcome(last.state, last, seconds, crew.throttled_s, crew.retries, crew.reconnects, hint)
@@ -119,8 +121,20 @@ def _watch(crew: Crew, threads: list[Thread]) -> None:
 def _look(crew: Crew, connection: psycopg.Connection[Any]) -> None:
     seen = state.status(connection, crew.work.job.name)
     crew.state = seen.state
-    total = max(seen.estimate, seen.visited)
-    crew.count(f"{seen.name}: rows, of an estimate", seen.visited, seen.visited if seen.state is State.DONE else total)
+    _show(crew, seen)
+
+
+def _show(crew: Crew, seen: Status) -> None:
+    total = seen.visited if seen.state is State.DONE else max(seen.estimate, seen.visited + 1)
+    crew.count(f"{seen.name}: rows, of an estimate", seen.visited, total)
+
+
+@contextmanager
+def _refusals(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise trouble.fatal(exc, job, "outside of a batch") from None  # what it quotes may be a row
 
 
 def _join_some(threads: list[Thread]) -> None:

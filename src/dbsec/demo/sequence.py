@@ -114,23 +114,22 @@ def _run_chapters(
 ) -> None:
     """Start service and load where they are due, run each chapter, and judge the service in the end."""
     spans: list[Span] = []
-    load: Load | None = None
     for chapter in sequence:
         if options.only and chapter.name != options.only:
             stage.progress.step(f"chapter {chapter.name}: applied without its attacks")
             list(chapter.harden(stage))
             continue
-        if load is None:
+        if stage.load is None:
             stage.service = Service.start(stage.lab.site, stage.login("service"))
             stage.progress.step(f"the service runs as {stage.service.account}, with {options.rate_per_s:g} requests/s")
-            load = _start_load(stage, dataset, options)
-            ended.callback(process.stop, load.process)
+            stage.load = _start_load(stage, dataset, options)
+            ended.callback(process.stop, stage.load.process)
         spans += _perform(stage, chapter)
         if options.only:
             break
-    if load is not None:
-        load.stop()
-        impact.record(stage.recorder, load.samples(), spans, options.slo, stage.audience)
+    if stage.load is not None:
+        stage.load.stop()
+        impact.record(stage.recorder, stage.load.samples(), spans, options.slo, stage.audience)
 
 
 def _perform(stage: Stage, chapter: Chapter) -> list[Span]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import psycopg
 from dbsec.demo.chapter import Audience
 from dbsec.evidence import Recorder
 from dbsec.lab.lab import Lab
+from dbsec.lab.load import Load
 from dbsec.lab.service import Service
 from dbsec.pg import Conninfo, connect
 from dbsec.progress import Progress
@@ -27,7 +28,8 @@ class Stage:
     """``logins`` maps who to how that one reaches the database at this moment; hardening replaces entries.
 
     Known names: ``admin`` (superuser), ``service``, ``migrator`` (whoever does DDL), ``standby`` (replication).
-    ``visitors`` are sessions that the baseline keeps open as a careless client would.
+    ``visitors`` are sessions that the baseline keeps open as a careless client would. ``deploy`` brings a migration
+    file to the database as the team does it at this moment, and raises where that way refuses it.
     """
 
     lab: Lab
@@ -37,6 +39,8 @@ class Stage:
     progress: Progress
     logins: dict[str, Conninfo]
     service: Service | None = None
+    load: Load | None = None
+    deploy: Callable[[Path], None] | None = None
     visitors: list[psycopg.Connection[Any]] = field(default_factory=list)
     _passwords: dict[str, Secret] = field(default_factory=dict)
 

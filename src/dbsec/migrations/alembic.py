@@ -59,9 +59,17 @@ class _Logged:
         LOG.debug("%s %d/%d", text, done, total)
 
 
-def _warn(found: Sequence[Blocker]) -> None:
-    for one in found:
-        LOG.warning("waits, and lets nobody wait behind it, for %s; to end it: %s", one, one.end_it)
+class _Warned:
+    """Names who is waited for, each time that it is somebody else."""
+
+    def __init__(self) -> None:
+        self._last: set[tuple[int | None, str]] = set()
+
+    def __call__(self, found: Sequence[Blocker]) -> None:
+        now = {(one.pid, one.gid) for one in found}
+        for one in found if now != self._last else ():
+            LOG.warning("waits, with nobody behind it, for %s; to end that: %s", one, one.end_it)
+        self._last = now
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class Options:
     lint: Severity | None = Severity.ERROR
     waivers: str = ""
     wait_s: float = 600.0
-    told: Callable[[Sequence[Blocker]], None] = _warn
+    told: Callable[[Sequence[Blocker]], None] = field(default_factory=_Warned)
     progress: Progress = field(default_factory=_Logged)
     clock: Clock = SYSTEM
 

@@ -102,7 +102,7 @@ def dangerous_file(target: MigrationTarget) -> Observation:
     """Deploy a file that rewrites the twin; PASS where it is refused and the files of the table are the same."""
     with _twin(target) as admin:
         before = _one(admin, _FILENODE)
-        file = target.folder / "900_contract_widen_id.sql"
+        file = target.folder / "contract_widen_id.sql"
         file.write_text(
             "-- dbsec: phase contract\nSET lock_timeout = '500ms';\nSET statement_timeout = '5s';\n"
             f"ALTER TABLE {TWIN} ALTER COLUMN id TYPE bigint;\n"
@@ -123,7 +123,7 @@ def dangerous_file(target: MigrationTarget) -> Observation:
 def queue(target: MigrationTarget) -> Observation:
     """Deploy a column while a reader holds the twin for 2 s; PASS where no other reader ever waited 250 ms for it."""
     with _twin(target) as admin, _readers(target) as reads:
-        file = target.folder / "901_expand_add_note.sql"
+        file = target.folder / "expand_add_note.sql"
         file.write_text(
             "-- dbsec: phase expand\nSET lock_timeout = '10s';\nSET statement_timeout = '15s';\n"
             f"ALTER TABLE {TWIN} ADD COLUMN note text;\n"

@@ -55,8 +55,8 @@ QUEUE = Control(
 class MigrationTarget:
     """Who is let at the database, by present DSNs: ``migrator`` (changes the schema), ``reader``, ``admin``.
 
-    ``deploy`` brings a migration file to the database in the way that the team does it now, as the migrator; it raises
-    where that way refuses it. ``folder`` is for the attack's files.
+    ``deploy`` brings a migration file to the database in the way that the team does it now, as the migrator, under
+    whatever number; it raises where that way refuses it. ``folder`` is for the attack's files.
     """
 
     migrator: Callable[[], Conninfo]

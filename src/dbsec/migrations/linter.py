@@ -14,7 +14,7 @@ from dbsec import discovery
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import collector
 from dbsec.migrations import rules as rules_package
-from dbsec.migrations.acts import Act, Window, rolls_back
+from dbsec.migrations.acts import Act, rolls_back
 from dbsec.migrations.effects import foretell
 from dbsec.migrations.effects.model import NOTHING
 from dbsec.migrations.interpret import operations_of
@@ -125,7 +125,7 @@ class _Engine:
         # one that is not asked for still tells the others of its error
         every = {**all_rules(), **self._chosen}.values()
         self._rules = [rule for rule in every if rule.since <= options.major <= (rule.until or options.major)]
-        self._rules_of: dict[tuple[type[Operation], bool, bool, bool], tuple[Rule, ...]] = {}
+        self._rules_of: dict[tuple[type[Operation], *tuple[bool, ...]], tuple[Rule, ...]] = {}
         self._pages: dict[str, tuple[str, ...]] = {}
         self._session = Session(options.major)
         self._told = set[str]()
@@ -194,9 +194,8 @@ class _Engine:
         self._effect = foretell(operation, self.schema, self._session, in_transaction=statement.in_transaction)
         if self.schema.known and (reason := missing(operation, self.schema)):
             self.result.unread.append(Unread(statement.script.path, statement.line, reason, hint="pg_dump -s, again"))
-        around = Window(acts, at + 1), Window(acts, 0, at)
         refused: list[str] = []
-        step = Step(statement, operation, self._effect, self.schema, self._session, *around, refused)
+        step = Step(statement, operation, self._effect, self.schema, self._session, acts, at, refused)
         for rule in self._interested(step):
             if rule.once and rule.name in self._told:
                 continue
@@ -208,10 +207,10 @@ class _Engine:
 
     def _interested(self, step: Step) -> tuple[Rule, ...]:
         kind, effect = type(step.operation), step.effect
-        seen = (kind, bool(effect.locks), bool(step.blocking), bool(effect.fails))
+        seen = (kind, bool(effect.locks), bool(step.blocking), bool(effect.fails), step.statement.block > 0)
         found = self._rules_of.get(seen)
         if found is None:
-            has = dict(zip((Needs.LOCKS, Needs.BLOCKING, Needs.FAILURE), seen[1:], strict=True))
+            has = dict(zip(Needs, seen[1:], strict=True))
             meant = (rule for rule in self._rules if issubclass(kind, rule.applies))
             found = tuple(rule for rule in meant if rule.needs is None or has[rule.needs])
             self._rules_of[seen] = found

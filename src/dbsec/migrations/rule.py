@@ -11,6 +11,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from dbsec.findings import Severity
+from dbsec.migrations.acts import Act, Window
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import CreateTrigger, Operation, Refresh
@@ -36,10 +37,11 @@ class Needs(StrEnum):
     LOCKS = "locks"  # Effect.locks
     BLOCKING = "blocking"  # Step.blocking
     FAILURE = "failure"  # Effect.fails
+    TRANSACTION = "transaction"  # Statement.in_transaction
 
 
 class Step(Struct):
-    """All that a rule may look at. ``schema`` is the state before the operation.
+    """All that a rule may look at. ``schema`` is the state before the operation, which is number ``at`` of ``acts``.
 
     ``blocking``: the work that others wait for, with the lock that they wait for; work on empty tables is none, nor is
     any of a statement whose locks nobody can feel.
@@ -50,8 +52,8 @@ class Step(Struct):
     effect: Effect
     schema: Schema
     session: Session
-    following: Sequence[tuple[Statement, Operation]] = ()  # the rest of the script, in order
-    preceding: Sequence[tuple[Statement, Operation]] = ()  # the script up to here, in order
+    acts: list[Act]
+    at: int
     refused: Sequence[str] = ()  # codes of the errors that rules before this one have given the operation
     blocking: tuple[tuple[Task, LockMode], ...] = ()
     _table: Table | None = None
@@ -60,6 +62,21 @@ class Step(Struct):
         name = getattr(self.operation, "table", None)
         self._table = None if name is None else self.schema.table(name)
         self.blocking = self._blocking() if self.effect.work else ()
+
+    @property
+    def preceding(self) -> Sequence[Act]:
+        """The script up to here, in order."""
+        return Window(self.acts, 0, self.at)
+
+    @property
+    def following(self) -> Sequence[Act]:
+        """The rest of the script, in order."""
+        return Window(self.acts, self.at + 1)
+
+    @property
+    def first(self) -> bool:
+        """True for the first operation of its statement."""
+        return not self.at or self.acts[self.at - 1][0] is not self.statement
 
     @property
     def major(self) -> int:
@@ -185,7 +202,7 @@ class Rule(Struct, frozen=True):
     ``effect``: what PostgreSQL does, with lock and work. ``instead``: what to do. ``since``/``until``: the first and
     last major that it holds for. ``aliases``: the names that squawk, strong_migrations and eugene use for it (squawk's
     are honoured in ``squawk-ignore``). ``source``: pages of PostgreSQL's manual (``sql-altertable``), no whole address.
-    ``needs``: what an operation's effect must have.
+    ``needs``: without which there is nothing to find.
     """
 
     code: str

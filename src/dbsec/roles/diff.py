@@ -119,7 +119,8 @@ def apply(
 
 
 def _run(connection: psycopg.Connection[Any], model: Model, plan: Plan, wait_ms: int, *, allow_lockout: bool) -> int:
-    connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{wait_ms}ms"])
+    timeouts = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '60s', true)"
+    connection.execute(timeouts, [f"{wait_ms}ms"])
     connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", [ADVISORY_LOCK])
     if _present(connection, model) != plan:
         raise ApplyError("the server is not as it was when the plan was made", hint="make the plan again")

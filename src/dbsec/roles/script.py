@@ -24,6 +24,7 @@ _HEADER = """\
 BEGIN;
 SET LOCAL search_path = pg_catalog;
 SET LOCAL lock_timeout = '200ms';
+SET LOCAL statement_timeout = '60s';
 SET LOCAL client_min_messages = warning;
 SELECT pg_advisory_xact_lock({lock}) \\g /dev/null
 SELECT current_setting('server_version_num')::int >= 160000 AS has_membership_options \\gset

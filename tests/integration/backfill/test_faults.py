@@ -134,7 +134,7 @@ def test_a_server_that_stays_away_is_given_up(cluster_factory, scene_of):
 def test_a_deadlock_with_a_writer_costs_a_batch_and_no_row(scene, said):
     """The writer locks the last row of a window, then wants its first one: what no order of ours prevents."""
     scene.table(40)
-    scene.db.execute(f"ALTER DATABASE {scene.conninfo.dbname} SET deadlock_timeout = '20ms'")
+    scene.db.execute(f"ALTER DATABASE {scene.conninfo.dbname} SET deadlock_timeout = '1s'")  # after the writer waits
     limits = Limits(lock_timeout_ms=20000, give_up_s=30)
     with scene.another() as writer:
         writer.execute("SET deadlock_timeout = '60s'")  # so that the victim is ours

@@ -118,9 +118,8 @@ def override(
     if form is Format.JSON:
         output.envelope("migrate guard override", result={"override": number, "open": not end})
     else:
-        print(
-            f"override {number} is {'ended' if end else f'open; to end it: dbsec migrate guard override {number} --end'}"
-        )
+        told = "ended" if end else f"open; to end it: dbsec migrate guard override {number} --end --dsn {dsn}"
+        print(f"override {number} is {told}")
 
 
 def _policy(config: Path | None) -> Policy:

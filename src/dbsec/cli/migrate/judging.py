@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from itertools import accumulate, pairwise
 
-from msgspec import msgpack
+from msgspec import Struct, msgpack
 
 from dbsec import waivers
 from dbsec.findings import Finding
@@ -25,8 +24,7 @@ _MOST = 4  # processes: the last of more would only shape the schema
 _SHAPING = 0.3  # of the time that a judgement takes, measured
 
 
-@dataclass(slots=True)
-class Share:
+class Share(Struct):
     """What was found in some of the scripts. ``new_tables``: of the schema behind them."""
 
     findings: list[Finding]
@@ -38,16 +36,15 @@ class Share:
     new_tables: int
 
 
-@dataclass(slots=True)
-class Judged:
-    """One pass over the files. ``result``: what the findings were made of, where it was asked for (``whole``)."""
+class Judged(Struct):
+    """One pass over the files. ``result``: what the findings of this process were made of."""
 
     scripts: list[Script]
     share: Share
     options: Options
     unread: list[Unread]
-    result: Result = field(default_factory=Result)
-    schema: Schema | None = field(repr=False, default=None)
+    result: Result
+    schema: Schema | None = None
 
     @property
     def findings(self) -> list[Finding]:
@@ -63,31 +60,38 @@ def whole(
     return _share(found, state), found.result
 
 
-def shared(scripts: list[Script], state: Schema, options: Options, *, entries: Sequence[Waiver], today: date) -> Share:
+def shared(
+    scripts: list[Script], state: Schema, options: Options, *, entries: Sequence[Waiver], today: date
+) -> tuple[Share, Result]:
     """Judge the scripts, many of them by several processes: each brings the schema to where its share begins."""
     release, chosen = Release(scripts, schema=state, options=options), _active(options)
 
-    def part(start: int, stop: int) -> Share:
+    def part(start: int, stop: int) -> tuple[Share, Result]:
         result = release.judge(start, stop)
-        return _share(suppress(result, scripts[start:stop], rules=all_rules(), chosen=chosen, today=today), state)
+        found = suppress(result, scripts[start:stop], rules=all_rules(), chosen=chosen, today=today)
+        return _share(found, state), result
 
     first, *others = _cuts([len(script.text) for script in scripts])
-    forks = [Fork(partial(_packed, partial(part, *cut))) for cut in others]
-    done = [part(*first)]
+    forks = [Fork(partial(_packed, part, *cut)) for cut in others]
+    own, result = part(*first)
+    done = [own]
     for fork, cut in zip(forks, others, strict=True):
         told = fork.result()
-        # one that was too deep to judge has not changed the schema here, and has there
+        # a statement that is too deep to be judged has not changed the schema here, and has there
         agree = all(one.reason != TOO_DEEP for share in done for one in share.unread)
-        done.append(msgpack.decode(told, type=Share) if told is not None and agree else part(*cut))
-    found = _sum(done)
+        done.append(msgpack.decode(told, type=Share) if told is not None and agree else part(*cut)[0])
+    return _waived(_sum(done), entries, today), result
+
+
+def _packed(part: Callable[[int, int], tuple[Share, Result]], start: int, stop: int) -> bytes:
+    return msgpack.encode(part(start, stop)[0])
+
+
+def _waived(found: Share, entries: Sequence[Waiver], today: date) -> Share:
     if entries:
         applied = waivers.apply(found.findings, entries, today=today)
         found.findings, found.waived, found.own = applied.kept, found.waived + applied.waived, found.own + applied.own
     return found
-
-
-def _packed(part: partial[Share]) -> bytes:
-    return msgpack.encode(part())
 
 
 def _cuts(sizes: Sequence[int]) -> list[tuple[int, int]]:

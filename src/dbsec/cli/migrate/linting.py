@@ -6,9 +6,11 @@ import copy
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dbsec import files, waivers
 from dbsec.cli import exits
@@ -18,7 +20,7 @@ from dbsec.clock import SYSTEM
 from dbsec.errors import DbsecError
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import collector
-from dbsec.migrations.linter import DEFAULT_MAJOR, MANUAL, Located, Options, Result, all_rules
+from dbsec.migrations.linter import DEFAULT_MAJOR, MANUAL, Located, Options, all_rules
 from dbsec.migrations.reading import source
 from dbsec.migrations.rule import Hazard
 from dbsec.migrations.schema.model import Schema
@@ -33,8 +35,7 @@ if TYPE_CHECKING:
 COMMAND = "migrate lint"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """The options, as given."""
 
     paths: tuple[str, ...]
@@ -105,10 +106,8 @@ def _judge(asked: Asked, options: Options, schema: Schema | None, stdin: str | N
     scripts, unread = source.read(asked.paths, stdin=stdin, changed_since=asked.changed_since, wrap=asked.wrap)
     state = Schema() if schema is None else copy.deepcopy(schema) if asked.fix else schema
     entries, today = _entries(asked.waivers), SYSTEM.now().date()
-    if asked.fix or options.stats is not None:
-        share, result = judging.whole(scripts, state, options, entries=entries, today=today)
-    else:
-        share, result = judging.shared(scripts, state, options, entries=entries, today=today), Result()
+    judge = judging.whole if asked.fix or options.stats is not None else judging.shared
+    share, result = judge(scripts, state, options, entries=entries, today=today)
     if schema is None and asked.changed_since is None and len(scripts) > 1:
         _tell_what_counts_as_new(share.new_tables)
     return Judged(scripts, share, options, [*unread, *share.unread], result, schema)

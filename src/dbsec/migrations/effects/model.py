@@ -24,7 +24,7 @@ class LockMode(IntEnum):
     @property
     def sql(self) -> str:
         """``ACCESS EXCLUSIVE``, as LOCK TABLE writes it."""
-        return self.name.replace("_", " ")
+        return _SQL[self]
 
     @property
     def pg_locks(self) -> str:
@@ -40,6 +40,9 @@ class LockMode(IntEnum):
     def blocks_reads(self) -> bool:
         """SELECT (ACCESS SHARE) waits for it."""
         return self is LockMode.ACCESS_EXCLUSIVE
+
+
+_SQL = {mode: mode.name.replace("_", " ") for mode in LockMode}
 
 
 class Work(StrEnum):

@@ -38,7 +38,7 @@ GUARDS = (
     Guard("definer", "DBG04", "refuses a SECURITY DEFINER function without a search_path of its own"),
     Guard("statement_timeout", "DBG05", "refuses work on a table without one; not CONCURRENTLY and VALIDATE"),
     Guard("search_path", "DBG06", "refuses DDL under a search_path that the policy does not name"),
-    Guard("tenancy", "DBG07", "enables and forces row security of a tenant's new table; tells that it has no policy"),
+    Guard("tenancy", "DBG07", "enables and forces row security of a tenant's new table, and tells of it"),
     Guard("lock_timeout", "DBG08", "sets it where neither server nor session did"),
     Guard("transaction_timeout", "DBG09", "the same from PostgreSQL 17 on, for what locks a table"),
 )

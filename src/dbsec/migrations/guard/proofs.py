@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import LiteralString
 
-from dbsec.migrations.guard.rows import BIG, SCRATCH
-
-_PROTECT = f"INSERT INTO dbsec_guard.protected VALUES ('table', '{BIG}')"
+_PROTECT: LiteralString = "INSERT INTO dbsec_guard.protected VALUES ('table', 'dbsec_guard_selftest.big')"
 REINDEX_SINCE = 17  # the first major with an event for REINDEX
 
 
@@ -20,8 +18,8 @@ class Veto:
 
     name: str
     guard: str
-    attempt: str
-    before: tuple[str, ...] = ()
+    attempt: LiteralString
+    before: tuple[LiteralString, ...] = ()
     since: int = 0
     says: str = ""
 
@@ -35,10 +33,10 @@ class Given:
 
     name: str
     guard: str
-    act: str
-    sees: str
-    before: tuple[str, ...] = ()
-    own: str = ""
+    act: LiteralString
+    sees: LiteralString
+    before: tuple[LiteralString, ...] = ()
+    own: LiteralString = ""
     since: int = 0
 
 
@@ -47,98 +45,98 @@ class Works:
     """``attempt`` must go through in autocommit, and ``sees`` be true after it."""
 
     name: str
-    attempt: str
-    sees: str
+    attempt: LiteralString
+    sees: LiteralString
 
 
-def _is_set(setting: LiteralString) -> str:
-    return f"SELECT setting <> '0' FROM pg_catalog.pg_settings WHERE name = '{setting}'"
-
-
-def _own(setting: LiteralString) -> str:
-    return (
-        f"SELECT setting <> '0' OR source IN ('session', 'client') FROM pg_catalog.pg_settings WHERE name = '{setting}'"
-    )
-
-
-_VALID = f"SELECT indisvalid FROM pg_catalog.pg_index WHERE indexrelid = '{SCRATCH}.made'::regclass"
+_VALID: LiteralString = (
+    "SELECT indisvalid FROM pg_catalog.pg_index WHERE indexrelid = 'dbsec_guard_selftest.made'::regclass"
+)
 
 VETOES = (
-    Veto("a rewrite", "rewrite", f"ALTER TABLE {BIG} ALTER COLUMN id TYPE bigint"),
-    Veto("an index, by its text", "index", f"CREATE INDEX ON {BIG} (id)", says="would block"),
-    Veto("an index in a block", "index", f"DO $$ BEGIN EXECUTE 'CREATE' || ' INDEX ON {BIG} (id)'; END $$"),
-    Veto("the index of a constraint", "index", f"ALTER TABLE {BIG} ADD UNIQUE (id)"),
-    Veto("REINDEX", "index", f"REINDEX TABLE {BIG}", since=REINDEX_SINCE),
-    Veto("the loss of what is protected", "drop", f"DROP TABLE {BIG}", (_PROTECT,)),
-    Veto("the same by cascade", "drop", f"DROP SCHEMA {SCRATCH} CASCADE", (_PROTECT,)),
+    Veto("a rewrite", "rewrite", "ALTER TABLE dbsec_guard_selftest.big ALTER COLUMN id TYPE bigint"),
+    Veto("an index, by its text", "index", "CREATE INDEX ON dbsec_guard_selftest.big (id)", says="would block"),
+    Veto(
+        "an index in a block",
+        "index",
+        "DO $$ BEGIN EXECUTE 'CREATE' || ' INDEX ON dbsec_guard_selftest.big (id)'; END $$",
+    ),
+    Veto("the index of a constraint", "index", "ALTER TABLE dbsec_guard_selftest.big ADD UNIQUE (id)"),
+    Veto("REINDEX", "index", "REINDEX TABLE dbsec_guard_selftest.big", since=REINDEX_SINCE),
+    Veto("the loss of what is protected", "drop", "DROP TABLE dbsec_guard_selftest.big", (_PROTECT,)),
+    Veto("the same by cascade", "drop", "DROP SCHEMA dbsec_guard_selftest CASCADE", (_PROTECT,)),
     Veto(
         "the same by one that says it is a replica",
         "drop",
-        f"DROP TABLE {BIG}",
+        "DROP TABLE dbsec_guard_selftest.big",
         (_PROTECT, "SET LOCAL session_replication_role = replica"),
     ),
     Veto(
         "a definer's function",
         "definer",
-        f"CREATE FUNCTION {SCRATCH}.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+        "CREATE FUNCTION dbsec_guard_selftest.f() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
     ),
     Veto(
         "DDL without a statement_timeout",
         "statement_timeout",
-        f"ALTER TABLE {BIG} ADD COLUMN x int",
+        "ALTER TABLE dbsec_guard_selftest.big ADD COLUMN x int",
         ("SET LOCAL statement_timeout = 0",),
     ),
     Veto(
         "DDL under another search_path",
         "search_path",
         "ALTER TABLE big ADD COLUMN x int",
-        (f"SET LOCAL search_path = {SCRATCH}",),
+        ("SET LOCAL search_path = dbsec_guard_selftest",),
     ),
 )
 GIVEN = (
     Given(
         "lock_timeout",
         "lock_timeout",
-        f"ALTER TABLE {BIG} ADD COLUMN x int",
-        _is_set("lock_timeout"),
-        own=_own("lock_timeout"),
+        "ALTER TABLE dbsec_guard_selftest.big ADD COLUMN x int",
+        "SELECT setting <> '0' FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'",
+        own="SELECT setting <> '0' OR source IN ('session', 'client') FROM pg_catalog.pg_settings"
+        " WHERE name = 'lock_timeout'",
     ),
     Given(
         "transaction_timeout",
         "transaction_timeout",
-        f"ALTER TABLE {BIG} ADD COLUMN x int",
-        _is_set("transaction_timeout"),
-        own=_own("transaction_timeout"),
+        "ALTER TABLE dbsec_guard_selftest.big ADD COLUMN x int",
+        "SELECT setting <> '0' FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'",
+        own="SELECT setting <> '0' OR source IN ('session', 'client') FROM pg_catalog.pg_settings"
+        " WHERE name = 'transaction_timeout'",
         since=17,
     ),
     Given(
         "row security of a tenant's new table",
         "tenancy",
-        f"CREATE TABLE {SCRATCH}.own (id int)",
-        f"SELECT relrowsecurity AND relforcerowsecurity FROM pg_catalog.pg_class WHERE oid = '{SCRATCH}.own'::regclass",
-        (f"INSERT INTO dbsec_guard.lists VALUES ('tenant_schema', '{SCRATCH}')",),
+        "CREATE TABLE dbsec_guard_selftest.own (id int)",
+        "SELECT relrowsecurity AND relforcerowsecurity FROM pg_catalog.pg_class"
+        " WHERE oid = 'dbsec_guard_selftest.own'::regclass",
+        ("INSERT INTO dbsec_guard.lists VALUES ('tenant_schema', 'dbsec_guard_selftest')",),
     ),
     Given(
         "VALIDATE without a statement_timeout passes",
         "",
-        f"ALTER TABLE {BIG} VALIDATE CONSTRAINT positive",
-        f"SELECT convalidated FROM pg_catalog.pg_constraint WHERE conrelid = '{BIG}'::regclass AND conname = 'positive'",
+        "ALTER TABLE dbsec_guard_selftest.big VALIDATE CONSTRAINT positive",
+        "SELECT convalidated FROM pg_catalog.pg_constraint WHERE conname = 'positive'"
+        " AND conrelid = 'dbsec_guard_selftest.big'::regclass",
         ("SET LOCAL statement_timeout = 0",),
     ),
     Given(
         "an override lets pass",
         "drop",
-        f"DROP TABLE {BIG}",
-        f"SELECT pg_catalog.to_regclass('{BIG}') IS NULL",
+        "DROP TABLE dbsec_guard_selftest.big",
+        "SELECT pg_catalog.to_regclass('dbsec_guard_selftest.big') IS NULL",
         (_PROTECT, "SELECT dbsec_guard.override('drop', 'dbsec migrate guard selftest', '1 min')"),
     ),
 )
 WORKS = (
-    Works("CREATE INDEX CONCURRENTLY", f"CREATE INDEX CONCURRENTLY made ON {BIG} (id)", _VALID),
-    Works("REINDEX CONCURRENTLY", f"REINDEX INDEX CONCURRENTLY {SCRATCH}.made", _VALID),
+    Works("CREATE INDEX CONCURRENTLY", "CREATE INDEX CONCURRENTLY made ON dbsec_guard_selftest.big (id)", _VALID),
+    Works("REINDEX CONCURRENTLY", "REINDEX INDEX CONCURRENTLY dbsec_guard_selftest.made", _VALID),
     Works(
         "DROP INDEX CONCURRENTLY",
-        f"DROP INDEX CONCURRENTLY {SCRATCH}.made",
-        f"SELECT pg_catalog.to_regclass('{SCRATCH}.made') IS NULL",
+        "DROP INDEX CONCURRENTLY dbsec_guard_selftest.made",
+        "SELECT pg_catalog.to_regclass('dbsec_guard_selftest.made') IS NULL",
     ),
 )

@@ -7,7 +7,7 @@ from importlib import resources
 
 from psycopg.sql import Literal
 
-from dbsec.migrations.guard.parts import TRIGGERS, Trigger
+from dbsec.migrations.guard.parts import TRIGGERS, Trigger, functions
 from dbsec.migrations.guard.policy import GUARDS, Policy
 from dbsec.migrations.guard.rows import Row, Rows, rows
 
@@ -23,8 +23,8 @@ _HEAD = """\
 {guards}
 --
 -- What they cannot see, how each can be evaded, and how to open one in an emergency: docs/migrations_guard.md.
--- None of them writes before a command, and none refuses at the end what has committed on its way. One that fails itself
--- warns and lets pass.
+-- None of them writes before a command, and none refuses at the end what has committed on its way. One that fails
+-- itself warns and lets pass.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, pg_temp;
@@ -65,7 +65,7 @@ def render(policy: Policy) -> str:
         for guard in GUARDS
     ]
     parts = [_HEAD.format(guards="\n".join(guards)), *("\n".join([part(name), ""]) for name in PARTS)]
-    return "".join([*parts, _policy(rows(policy)), "\n", _triggers(TRIGGERS), "\nCOMMIT;\n"])
+    return "".join([*parts, _closed(), _policy(rows(policy)), "\n", _triggers(TRIGGERS), "\nCOMMIT;\n"])
 
 
 def render_down() -> str:
@@ -78,6 +78,11 @@ def part(name: str) -> str:
     return resources.files("dbsec.migrations.guard").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
 
 
+def _closed() -> str:
+    names = sorted(f"dbsec_guard.{name}" for name in functions(map(part, PARTS)))
+    return "REVOKE ALL ON FUNCTION\n  " + ",\n  ".join(names) + "\nFROM PUBLIC;\n\n"
+
+
 def _policy(tables: Iterable[Rows]) -> str:
     return "-- the policy\n\n" + "\n".join(map(_table, tables))
 
@@ -86,9 +91,8 @@ def _table(table: Rows) -> str:
     """Write the rows of the policy over those of its last run; a row of somebody else stays, and wins."""
     name, columns = f"dbsec_guard.{table.name}", ", ".join(table.columns)
     if table.owned:
-        return f"DELETE FROM {name} WHERE by_policy;\n" + _insert(
-            name, f"{columns}, by_policy", [(*row, True) for row in table.rows], "DO NOTHING"
-        )
+        values = [(*row, True) for row in table.rows]
+        return f"DELETE FROM {name} WHERE by_policy;\n{_insert(name, f'{columns}, by_policy', values, 'DO NOTHING')}"  # noqa: S608
     update = ", ".join(f"{column} = excluded.{column}" for column in table.columns[1:])
     return _insert(name, columns, table.rows, f"({table.columns[0]}) DO UPDATE SET {update}")
 
@@ -105,10 +109,10 @@ def _triggers(triggers: Iterable[Trigger]) -> str:
         "-- ALWAYS: session_replication_role = replica does not pass them by; they fire in the order of their names\n"
     )
     for trigger in triggers:
-        tags = f" WHEN TAG IN ({', '.join(map(repr, trigger.tags))})" if trigger.tags else ""
+        tags = f"\n  WHEN TAG IN ({', '.join(map(repr, trigger.tags))})" if trigger.tags else ""
         told += (
             f"CREATE EVENT TRIGGER {trigger.name} ON {trigger.event}{tags}\n"
             f"  EXECUTE FUNCTION dbsec_guard.{trigger.function}();\n"
             f"ALTER EVENT TRIGGER {trigger.name} ENABLE ALWAYS;\n"
         )
-    return told + "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA dbsec_guard FROM PUBLIC;\n"
+    return told

@@ -15,7 +15,7 @@ from dbsec.migrations.guard import live
 from dbsec.migrations.guard.planning import made
 from dbsec.migrations.guard.policy import GUARDS
 from dbsec.migrations.guard.proofs import GIVEN, VETOES, WORKS, Given, Veto, Works
-from dbsec.migrations.guard.rows import BIG, SCRATCH
+from dbsec.migrations.guard.rows import SCRATCH
 
 _LOCK = 0x6462736563_6774  # an advisory lock: one selftest at a time
 _MARK = "the scratch schema of dbsec migrate guard selftest"
@@ -34,11 +34,14 @@ _OVERRIDE: LiteralString = """
 SELECT id FROM dbsec_guard.overrides
  WHERE guard = %s AND role_name = session_user AND ended_at IS NULL AND until > pg_catalog.clock_timestamp()
 """
-_MAKE = (
-    f"CREATE SCHEMA {SCRATCH}; COMMENT ON SCHEMA {SCRATCH} IS '{_MARK}';"
-    f" CREATE TABLE {BIG} (id int); INSERT INTO {BIG} SELECT pg_catalog.generate_series(1, 500);"
-    f" ALTER TABLE {BIG} ADD CONSTRAINT positive CHECK (id OPERATOR(pg_catalog.>) 0) NOT VALID"
-)
+_MAKE: LiteralString = """
+CREATE SCHEMA dbsec_guard_selftest;
+COMMENT ON SCHEMA dbsec_guard_selftest IS 'the scratch schema of dbsec migrate guard selftest';
+CREATE TABLE dbsec_guard_selftest.big (id int);
+INSERT INTO dbsec_guard_selftest.big SELECT pg_catalog.generate_series(1, 500);
+ALTER TABLE dbsec_guard_selftest.big ADD CONSTRAINT positive CHECK (id OPERATOR(pg_catalog.>) 0) NOT VALID
+"""
+_DROP: LiteralString = "DROP SCHEMA dbsec_guard_selftest CASCADE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +81,21 @@ def selftest(connection: psycopg.Connection[Any], *, told: Callable[[Proof], Non
             if differs
             else Proof("it is installed as this dbsec writes it", Outcome.PASS, f"{len(there.triggers)} event triggers")
         )
-        modes = dict(live.rows_of(connection, "guards", ("name", "mode"))) if "guards" in there.tables else {}
+        rows = live.rows_of(connection, "guards", ("name", "mode")) if "guards" in there.tables else set()
+        modes = {str(name): str(mode) for name, mode in rows}
         for proof in _all(connection, modes):
             tell(proof)
     return proofs
 
 
-def _all(connection: psycopg.Connection[Any], modes: dict[Any, Any]) -> Iterator[Proof]:
+def _all(connection: psycopg.Connection[Any], modes: dict[str, str]) -> Iterator[Proof]:
     for attempt in (*VETOES, *GIVEN):
         yield Proof(attempt.name, *_try(connection, attempt, modes.get(attempt.guard)))
     for work in WORKS:
         yield Proof(f"{work.name} works", *_works(connection, work))
 
 
-def _try(connection: psycopg.Connection[Any], attempt: Veto | Given, mode: Any) -> tuple[Outcome, str]:
+def _try(connection: psycopg.Connection[Any], attempt: Veto | Given, mode: str | None) -> tuple[Outcome, str]:
     """Try in a transaction that is rolled back, unless it does not apply here."""
     major = connection.info.server_version // 10000
     if major < attempt.since:
@@ -109,7 +113,7 @@ def _try(connection: psycopg.Connection[Any], attempt: Veto | Given, mode: Any) 
         connection.remove_notice_handler(hear)
     if mode == "observe":
         code = _CODES[attempt.guard]
-        heard = code in warned or isinstance(attempt, Given) and bool(warned)
+        heard = code in warned or (isinstance(attempt, Given) and bool(warned))
         quiet = Outcome.FAIL, f"guard '{attempt.guard}' observes, and did not warn: {saw[1]}"
         return (Outcome.SKIP, f"guard '{attempt.guard}' observes: it warned, and let pass") if heard else quiet
     return saw
@@ -120,7 +124,7 @@ def _attempt(connection: psycopg.Connection[Any], attempt: Veto | Given) -> tupl
     try:
         with connection.transaction():
             for statement in attempt.before:
-                connection.execute(statement.encode())
+                connection.execute(statement)
             saw = _veto(connection, attempt) if isinstance(attempt, Veto) else _given(connection, attempt)
             raise _Seen
     except _Seen:
@@ -133,7 +137,7 @@ def _veto(connection: psycopg.Connection[Any], veto: Veto) -> tuple[Outcome, str
     wanted = _CODES[veto.guard]
     try:
         with connection.transaction():
-            connection.execute(veto.attempt.encode())
+            connection.execute(veto.attempt)
     except psycopg.Error as exc:
         if exc.sqlstate == wanted and veto.says in str(exc):
             return Outcome.PASS, f"refused with {wanted}"
@@ -144,7 +148,7 @@ def _veto(connection: psycopg.Connection[Any], veto: Veto) -> tuple[Outcome, str
 def _given(connection: psycopg.Connection[Any], given: Given) -> tuple[Outcome, str]:
     if given.own and _true(connection, given.own):
         return Outcome.SKIP, "the server or this login has it set, so that nothing is left to give"
-    connection.execute(given.act.encode())
+    connection.execute(given.act)
     if _true(connection, given.sees):
         return Outcome.PASS, "it held after the command"
     return Outcome.FAIL, f"it did not hold after: {given.act}"
@@ -152,7 +156,7 @@ def _given(connection: psycopg.Connection[Any], given: Given) -> tuple[Outcome, 
 
 def _works(connection: psycopg.Connection[Any], work: Works) -> tuple[Outcome, str]:
     try:
-        connection.execute(work.attempt.encode())
+        connection.execute(work.attempt)
     except psycopg.Error as exc:
         return _failed(connection, exc)
     if _true(connection, work.sees):
@@ -172,8 +176,8 @@ def _failed(connection: psycopg.Connection[Any], exc: psycopg.Error) -> tuple[Ou
     return Outcome.FAIL, f"PostgreSQL refused otherwise: {told}"
 
 
-def _true(connection: psycopg.Connection[Any], query: str) -> bool:
-    row = connection.execute(query.encode()).fetchone()
+def _true(connection: psycopg.Connection[Any], query: LiteralString) -> bool:
+    row = connection.execute(query).fetchone()
     return bool(row and row[0])
 
 
@@ -186,7 +190,7 @@ def _scratch(connection: psycopg.Connection[Any]) -> Iterator[None]:
     connection.execute(_SETTINGS)
     _remove(connection)
     try:
-        connection.execute(_MAKE.encode())
+        connection.execute(_MAKE)
         yield
     finally:
         if not connection.closed:
@@ -201,4 +205,4 @@ def _remove(connection: psycopg.Connection[Any]) -> None:
         return
     if row[0] != _MARK:
         raise ApplyError(f"schema '{SCRATCH}' is not the selftest's", hint=f"ALTER SCHEMA {SCRATCH} RENAME TO ...")
-    connection.execute(f"DROP SCHEMA {SCRATCH} CASCADE".encode())
+    connection.execute(_DROP)

@@ -123,11 +123,6 @@ def _never_null(node: Node) -> Iterator[str]:
             yield from _never_null(part)
 
 
-def first_of_statement(step: Step) -> bool:
-    """Tell whether this is the first operation of its statement."""
-    return not step.preceding or step.preceding[-1][0] is not step.statement
-
-
 def earlier_in_transaction(step: Step) -> Iterator[tuple[Statement, Operation]]:
     """Yield what ran before in the open transaction, the latest first."""
     if step.statement.in_transaction:

@@ -16,7 +16,7 @@ from dbsec.migrations.operations import (
     Reindex,
     Vacuum,
 )
-from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Needs, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._words import target
 from dbsec.migrations.script import Script, Wrap
@@ -95,6 +95,7 @@ RULE = Rule(
     severity=Severity.ERROR,
     hazard=Hazard.FAILS,
     applies=(CreateIndex, Drop, Reindex, DetachPartition, Vacuum, Cluster, CreateOther, Other),
+    needs=Needs.TRANSACTION,
     match=_match,
     effect="What commits several times by itself cannot stand in a transaction: PostgreSQL refuses it with 25001, and "
     "the statements before it are rolled back. A DO block, a function, a wrapped migration file and a string of "

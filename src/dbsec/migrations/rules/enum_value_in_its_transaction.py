@@ -22,14 +22,14 @@ from dbsec.migrations.operations import (
     SetDefault,
     Write,
 )
-from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
+from dbsec.migrations.rule import Example, Hazard, Hit, Needs, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
-from dbsec.migrations.rules._release import earlier_in_transaction, first_of_statement
+from dbsec.migrations.rules._release import earlier_in_transaction
 from dbsec.migrations.rules._words import sql, target
 
 
 def _match(step: Step) -> Iterator[Hit]:
-    if not step.session.added_values or not first_of_statement(step):
+    if not step.session.added_values or not step.first:
         return
     used = {text for kind, node in tree.walk(step.statement.node) if kind == "A_Const" and (text := _text(node))}
     for name, labels in step.session.added_values.items():
@@ -78,6 +78,7 @@ RULE = Rule(
         SetDefault,
         Write,
     ),
+    needs=Needs.TRANSACTION,
     match=_match,
     effect="ALTER TYPE … ADD VALUE may stand in a transaction, but the value is unsafe until it is committed: an "
     "INSERT, a DEFAULT or a CHECK that names it fails with 55P04. A migration tool that wraps the file makes one "

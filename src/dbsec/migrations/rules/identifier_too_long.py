@@ -26,7 +26,6 @@ from dbsec.migrations.rule import Example, Hazard, Hit, Rule, Step, Warned
 from dbsec.migrations.rules import _source
 from dbsec.migrations.rules._examples import USERS
 from dbsec.migrations.rules._expand import short
-from dbsec.migrations.rules._release import first_of_statement
 
 _LIMIT = 63
 _LONG = re.compile(r'(?<![\w$])[\w$]{64}|"[^"]{64}')
@@ -35,7 +34,7 @@ _LONG_IN_BYTES = re.compile(r'[\w$]{17,}|"[^"]{17,}')
 
 def _match(step: Step) -> Iterator[Hit]:
     text = step.statement.text
-    if not first_of_statement(step) or not (_LONG if text.isascii() else _LONG_IN_BYTES).search(text):
+    if not step.first or not (_LONG if text.isascii() else _LONG_IN_BYTES).search(text):
         return
     seen = set[str]()
     for word in _source.words(text):

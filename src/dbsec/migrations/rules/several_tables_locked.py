@@ -47,7 +47,7 @@ RULE = Rule(
     severity=Severity.WARNING,
     hazard=Hazard.BLOCKS_ALL,
     applies=(Operation,),
-    needs=Needs.LOCKS,
+    needs=Needs.TRANSACTION,
     match=_match,
     effect="Locks are kept to COMMIT: the first table stays shut while the second is waited for, and a session that "
     "holds the second and wants the first makes a deadlock (40P01), which ends one of the two.",

@@ -12,7 +12,6 @@ from dbsec.migrations import tree
 from dbsec.migrations.operations import AddConstraint, ConstraintKind, Operation, SetVariable
 from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
 from dbsec.migrations.rules._examples import USERS
-from dbsec.migrations.rules._release import first_of_statement
 from dbsec.migrations.rules._words import ident, sql
 from dbsec.migrations.statement import Node
 
@@ -39,9 +38,7 @@ def _unenforced(node: Node) -> bool:
 
 
 _MEANT = {  # what must stand behind a word that is common: a column; no identity
-    "null": re.compile(
-        r"null\s*(?!(?:default|check|unique|primary|references|collate|constraint|not|null)\b)[^\s,);]"
-    ),
+    "null": re.compile(r"null\s*(?!(?:default|check|unique|primary|references|collate|constraint|not|null)\b)[^\s,);]"),
     "generated": re.compile(r"generated(?!\s+(?:always|by\s+default)\s+as\s+identity\b)"),
 }
 _CONSTRAINT, _COMMAND = ("Constraint",), ("AlterTableCmd",)
@@ -97,7 +94,7 @@ _VARIABLES = {
 def _match(step: Step) -> Iterator[Hit]:
     if isinstance(step.operation, SetVariable):
         since, said = _VARIABLES.get(step.operation.name, 0), step.operation.name
-    elif first_of_statement(step) and step.statement.kind in _KINDS:
+    elif step.first and step.statement.kind in _KINDS:
         since, said = _newest(step)
     else:
         return

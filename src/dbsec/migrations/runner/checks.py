@@ -63,11 +63,11 @@ def _judged(cursor: psycopg.Cursor[tuple[Any, ...]], statement: Statement) -> st
         rows = cursor.fetchmany(2)
     except psycopg.Error as exc:
         return f"cannot be run: {reason(exc) if exc.sqlstate in _OURS else exc.sqlstate}"
-    if not rows or rows == [(True,)]:
+    if not rows or (len(rows) == 1 and len(rows[0]) == 1 and rows[0][0] is True):
         return ""
-    if len(rows) == 1 and rows[0] in ((False,), (None,)):
+    if len(rows) == 1 and len(rows[0]) == 1 and (rows[0][0] is None or rows[0][0] is False):
         return f"gives {'null' if rows[0][0] is None else 'false'}"
-    return f"gives {cursor.rowcount} rows"
+    return f"gives {cursor.rowcount} row{'' if cursor.rowcount == 1 else 's'}"
 
 
 # whose text quotes no value of a row: timeouts, what is missing, what is not allowed

@@ -171,8 +171,9 @@ class Care:
         SELECT i.oid::bigint FROM pg_catalog.pg_class t JOIN pg_catalog.pg_class i ON i.relnamespace = t.relnamespace
          WHERE t.oid = %s AND i.relname = %s
         """
+        table = self._oid(wanted.table)  # before the look, which has another search_path
         with looking(self.connection) as cursor:
-            row = cursor.execute(query, (self._oid(wanted.table), wanted.name)).fetchone()
+            row = cursor.execute(query, (table, wanted.name)).fetchone()
         return next(iter(self._indexes(_OF_NAME, row[0])), None) if row else None
 
     def _on_its_table(self, found: Index, wanted: CreateIndex) -> bool:

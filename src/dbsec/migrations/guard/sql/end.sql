@@ -40,7 +40,7 @@ BEGIN
   END IF;
 END $$;
 
--- The net under read_query(): what was built, by whatever text. An index of CONCURRENTLY is of an earlier transaction.
+-- The net under read_query(): what was built, by whatever text. CONCURRENTLY's index is of an earlier transaction.
 CREATE FUNCTION dbsec_guard.judge_build() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -51,14 +51,16 @@ BEGIN
   IF tg_tag NOT IN ('CREATE INDEX', 'ALTER TABLE', 'REINDEX') THEN
     RETURN;
   END IF;
-  FOR made IN SELECT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass AND NOT in_extension
+  FOR made IN
+    SELECT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass AND NOT in_extension
   LOOP
     FOR built, target IN
       SELECT indexrelid, indrelid FROM pg_index WHERE indrelid = made AND tg_tag = 'ALTER TABLE'
       UNION ALL SELECT indexrelid, indrelid FROM pg_index
        WHERE indexrelid = ANY (made || ARRAY(SELECT relid::oid FROM pg_partition_tree(made)))
     LOOP
-      IF dbsec_guard.is_built(built, tg_tag) AND dbsec_guard.standing_table('pg_class'::regclass, target) IS NOT NULL THEN
+      IF dbsec_guard.is_built(built, tg_tag)
+         AND dbsec_guard.standing_table('pg_class'::regclass, target) IS NOT NULL THEN
         PERFORM dbsec_guard.refuse_build(tg_tag, target, 'blocked');
       END IF;
     END LOOP;
@@ -87,7 +89,8 @@ BEGIN
      WHERE c.classid = 'pg_proc'::regclass AND NOT c.in_extension AND p.prosecdef AND c.schema_name <> 'pg_temp'
        AND NOT EXISTS (SELECT FROM unnest(p.proconfig) setting WHERE setting LIKE 'search\_path=%')
   LOOP
-    PERFORM dbsec_guard.refuse('definer', format('%s has the rights of its owner and no search_path of its own', made),
+    PERFORM dbsec_guard.refuse('definer',
+      format('%s has the rights of its owner and no search_path of its own', made),
       format('%s %s SET search_path = pg_catalog, pg_temp', replace(tg_tag, 'CREATE', 'ALTER'), made));
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
@@ -104,7 +107,8 @@ DECLARE
 BEGIN
   FOR made IN
     SELECT c.objid::regclass AS relation, c.object_identity FROM pg_event_trigger_ddl_commands() c
-      JOIN pg_class t ON t.oid = c.objid AND t.relkind IN ('r', 'p') AND NOT (t.relrowsecurity AND t.relforcerowsecurity)
+      JOIN pg_class t ON t.oid = c.objid AND t.relkind IN ('r', 'p')
+                     AND NOT (t.relrowsecurity AND t.relforcerowsecurity)
       JOIN dbsec_guard.lists l ON l.list = 'tenant_schema' AND l.entry = c.schema_name
      WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table' AND NOT c.in_extension
        AND NOT EXISTS (SELECT FROM dbsec_guard.lists WHERE list = 'not_tenant_table' AND entry = c.object_identity)
@@ -114,8 +118,8 @@ BEGIN
     IF does = 'enforce' THEN
       EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', made.relation);
     END IF;
-    RAISE WARNING '%', format(CASE does WHEN 'enforce' THEN 'row security of %s is enabled and forced: without a policy nobody sees a row'
-      ELSE '%s has no row security, and tenancy is on' END, made.object_identity)
+    RAISE WARNING '%', format(CASE does WHEN 'observe' THEN '%s has no row security, and tenancy is on'
+      ELSE 'row security of %s is enabled and forced: without a policy nobody sees a row' END, made.object_identity)
       USING ERRCODE = 'DBG07', HINT = format('CREATE POLICY ... ON %s', made.object_identity);
   END LOOP;
 EXCEPTION WHEN OTHERS THEN

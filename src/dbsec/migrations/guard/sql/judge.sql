@@ -1,7 +1,7 @@
 -- what the guards ask
 
--- Was this table or index made by this transaction? A system column's row never changes after that, and an index's first
--- column neither; a subtransaction's id lies after its parent's, hence below zero. Old frozen rows do not lie so near.
+-- Was this table or index made by this transaction? The row of a system column never changes after that, and that of an
+-- index's first column neither. A subtransaction's id lies after its parent's: its age is below zero.
 CREATE FUNCTION dbsec_guard.is_new(relation oid) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -9,7 +9,7 @@ BEGIN
                     WHERE attrelid = relation AND attnum IN (-6, 1)), false);
 END $$;
 
--- The table that a command was about, where it is one that others use: neither temporary nor made by this transaction.
+-- The table that a command was about, where others use it: neither temporary nor made by this transaction.
 CREATE FUNCTION dbsec_guard.standing_table(class oid, object oid) RETURNS oid
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -111,7 +111,7 @@ BEGIN
   ELSIF does IN ('observe', 'override') THEN
     PERFORM set_config('dbsec_guard.told', told || '<' || which || '>', true);
     RAISE LOG 'dbsec guard "%", %: %', which, does, message;
-    RAISE WARNING USING MESSAGE = CASE does WHEN 'override' THEN 'let through by an override: ' ELSE '' END || message,
-      HINT = hint, ERRCODE = code;
+    RAISE WARNING USING HINT = hint, ERRCODE = code,
+      MESSAGE = CASE does WHEN 'override' THEN 'let through by an override: ' ELSE '' END || message;
   END IF;
 END $$;

@@ -22,21 +22,25 @@ END $$;
 CREATE FUNCTION dbsec_guard.judge_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  lost record;
-  shared boolean := false;
+  target text;
 BEGIN
-  FOR lost IN SELECT * FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary LOOP
-    shared := true;
-    -- too late for DROP INDEX CONCURRENTLY: read_query() was before it
-    CONTINUE WHEN tg_tag = 'DROP INDEX' AND dbsec_guard.says_concurrently();
-    PERFORM dbsec_guard.refuse_drop(lost.object_type, lost.object_identity, tg_tag);
-    IF tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP EXTENSION' AND (lost.original OR lost.object_type = 'table')
-       AND lost.object_type IN ('table', 'materialized view', 'index', 'trigger', 'policy', 'rule') THEN
-      PERFORM dbsec_guard.refuse_settings(tg_tag, lost.object_identity, true);
-    END IF;
-  END LOOP;
-  IF NOT shared THEN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary) THEN
     PERFORM dbsec_guard.take_back();
+    RETURN;
+  -- too late for DROP INDEX CONCURRENTLY: read_query() was before it
+  ELSIF tg_tag = 'DROP INDEX' AND dbsec_guard.says_concurrently() THEN
+    RETURN;
+  END IF;
+  PERFORM dbsec_guard.refuse_drop(tg_tag, string_agg(object_type || ' ' || object_identity, ', '))
+    FROM pg_event_trigger_dropped_objects() JOIN dbsec_guard.protected USING (object_type, object_identity)
+   WHERE NOT is_temporary HAVING count(*) > 0;
+  IF tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP EXTENSION' AND NOT dbsec_guard.settings_hold() THEN
+    target := (SELECT object_identity FROM pg_event_trigger_dropped_objects()
+                WHERE NOT is_temporary AND (original OR object_type = 'table')
+                  AND object_type IN ('table', 'materialized view', 'index', 'trigger', 'policy', 'rule') LIMIT 1);
+    IF target IS NOT NULL THEN
+      PERFORM dbsec_guard.refuse_settings(tg_tag, target, true);
+    END IF;
   END IF;
 EXCEPTION WHEN OTHERS THEN
   IF sqlstate LIKE 'DBG%' THEN RAISE; END IF;
@@ -64,8 +68,8 @@ BEGIN
   END IF;
   INSERT INTO dbsec_guard.overrides (guard, role_name, reason, until)
     VALUES (guard, role_name, reason, clock_timestamp() + lasts) RETURNING * INTO opened;
-  RAISE LOG 'dbsec guard "%": override % for "%" until %, opened by "%": %', guard, opened.id, role_name, opened.until,
-    opened.opened_by, reason;
+  RAISE LOG 'dbsec guard "%": override % for "%" until %, opened by "%": %', guard, opened.id, role_name,
+    opened.until, opened.opened_by, reason;
   RETURN opened.id;
 END $$;
 

@@ -30,11 +30,9 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION dbsec_guard.refuse_drop(lost_type text, lost text, tag text) RETURNS void
+CREATE FUNCTION dbsec_guard.refuse_drop(tag text, lost text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF EXISTS (SELECT FROM dbsec_guard.protected WHERE object_type = lost_type AND object_identity = lost) THEN
-    PERFORM dbsec_guard.refuse('drop', format('%s %s is protected: %s would drop it', lost_type, lost, tag),
-      'SELECT dbsec_guard.override(''drop'', ''why''), as whoever owns dbsec_guard');
-  END IF;
+  PERFORM dbsec_guard.refuse('drop', format('%s would drop what is protected: %s', tag, lost),
+    'SELECT dbsec_guard.override(''drop'', ''why''), as whoever installed the guard');
 END $$;

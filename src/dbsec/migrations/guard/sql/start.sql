@@ -11,15 +11,15 @@ BEGIN
   END IF;
 END $$;
 
--- lock_timeout for each DDL; transaction_timeout (17 and newer) for what may lock a table, where it does not say that it
--- lets others work. To the end of the transaction; CONCURRENTLY is free of both by its own first commit.
+-- lock_timeout for each DDL; transaction_timeout (17 and newer) for what may lock a table, unless it says that it lets
+-- others work. To the end of the transaction; CONCURRENTLY is free of both by its own first commit.
 CREATE FUNCTION dbsec_guard.limit_time() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   long constant boolean := current_setting('server_version_num')::int >= 170000
     AND current_setting('transaction_timeout', true) = '0'
-    AND tg_tag ~ '^(ALTER (TABLE|INDEX|VIEW|MATERIALIZED VIEW|POLICY|TRIGGER|DOMAIN|TYPE)|CREATE (INDEX|TRIGGER|POLICY|RULE)'
-      '|DROP .*|REINDEX)$';
+    AND tg_tag ~ '^(ALTER (TABLE|INDEX|VIEW|MATERIALIZED VIEW|POLICY|TRIGGER|DOMAIN|TYPE)|DROP .*|REINDEX'
+      '|CREATE (INDEX|TRIGGER|POLICY|RULE))$';
   ours constant boolean := coalesce(current_setting('dbsec_guard.time_limited', true) = 'on', false);
   own text[];
   span interval;
@@ -69,10 +69,10 @@ BEGIN
     RETURN;
   END IF;
   FOR said IN
-    SELECT s.kind, s.patient, relation::regclass, i.object_type, i.object_identity,
+    SELECT s.kind, s.patient, i.type, i.identity,
            dbsec_guard.standing_table('pg_class'::regclass, relation)::regclass AS target
       FROM dbsec_guard.statements(tg_tag) s, dbsec_guard.meant(s.kind, s.name) relation,
-           LATERAL (SELECT type, identity FROM pg_identify_object('pg_class'::regclass, relation, 0)) i (object_type, object_identity)
+           pg_identify_object('pg_class'::regclass, relation, 0) i
   LOOP
     CONTINUE WHEN said.target IS NULL;
     PERFORM dbsec_guard.refuse_settings(tg_tag, said.target::text, NOT said.patient);
@@ -80,8 +80,9 @@ BEGIN
        -- of ONLY a partitioned table nothing is built
        AND NOT (said.kind = 'only' AND (SELECT relkind FROM pg_class WHERE oid = said.target) = 'p') THEN
       PERFORM dbsec_guard.refuse_build(tg_tag, said.target, 'would block');
-    ELSIF tg_tag = 'DROP INDEX' THEN
-      PERFORM dbsec_guard.refuse_drop(said.object_type, said.object_identity, tg_tag);
+    ELSIF tg_tag = 'DROP INDEX' AND EXISTS (SELECT FROM dbsec_guard.protected
+                                             WHERE object_type = said.type AND object_identity = said.identity) THEN
+      PERFORM dbsec_guard.refuse_drop(tg_tag, format('%s %s', said.type, said.identity));
     END IF;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN

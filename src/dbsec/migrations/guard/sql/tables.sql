@@ -6,12 +6,14 @@ DO $$
 DECLARE
   gone text;
 BEGIN
-  FOR gone IN SELECT evtname FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
-               WHERE p.pronamespace = 'dbsec_guard'::regnamespace LOOP
-    EXECUTE format('DROP EVENT TRIGGER %I', gone);
-  END LOOP;
-  FOR gone IN SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'dbsec_guard'::regnamespace LOOP
-    EXECUTE format('DROP FUNCTION %s', gone);
+  PERFORM pg_advisory_xact_lock(7233470831059233895);
+  FOR gone IN
+    SELECT format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid
+     WHERE p.pronamespace = 'dbsec_guard'::regnamespace
+    UNION ALL
+    SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc WHERE pronamespace = 'dbsec_guard'::regnamespace
+  LOOP
+    EXECUTE gone;
   END LOOP;
 END $$;
 
@@ -26,14 +28,17 @@ CREATE TABLE IF NOT EXISTS dbsec_guard.settings (
 );
 -- by_policy: made by this file, and by its next run again; a row of yours stays, and wins over the file's
 CREATE TABLE IF NOT EXISTS dbsec_guard.table_limits (
-  table_name text PRIMARY KEY,  -- schema.table, quoted where SQL needs quotes; that of a parent holds for its partitions
-  max_bytes  bigint NOT NULL CHECK (max_bytes >= 0),  -- 0: a hot table, on which no work that grows is let through
+  -- schema.table, quoted where SQL needs quotes; a parent's holds for its partitions
+  table_name text PRIMARY KEY,
+  -- 0: a hot table, on which no work that grows is let through
+  max_bytes  bigint NOT NULL CHECK (max_bytes >= 0),
   reason     text NOT NULL DEFAULT '',
   by_policy  boolean NOT NULL DEFAULT false
 );
 CREATE TABLE IF NOT EXISTS dbsec_guard.protected (
-  object_type     text NOT NULL,  -- both as pg_event_trigger_dropped_objects() writes them:
-  object_identity text NOT NULL,  -- 'table column', 'app.users.email'; 'policy', 'own_rows on app.users'
+  -- both as pg_event_trigger_dropped_objects() writes them: 'table column', 'app.users.email'
+  object_type     text NOT NULL,
+  object_identity text NOT NULL,
   by_policy       boolean NOT NULL DEFAULT false,
   PRIMARY KEY (object_type, object_identity)
 );
@@ -45,7 +50,7 @@ CREATE TABLE IF NOT EXISTS dbsec_guard.lists (
 );
 CREATE TABLE IF NOT EXISTS dbsec_guard.overrides (
   id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  guard     text NOT NULL REFERENCES dbsec_guard.guards,
+  guard     text NOT NULL,
   role_name name NOT NULL,
   reason    text NOT NULL CHECK (btrim(reason) <> ''),
   opened_by name NOT NULL DEFAULT session_user,

@@ -1,6 +1,6 @@
 -- what can be told from the text of a query, before any lock is taken
 
--- The query without comments and strings; NULL where it is long or has a $tag$, of which no regular expression makes sense.
+-- The query without comments and strings; NULL where it is long or has a $tag$, which no regular expression can pair.
 CREATE FUNCTION dbsec_guard.said() RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $said$
 DECLARE
@@ -27,8 +27,8 @@ BEGIN
   CASE tag
   WHEN 'CREATE INDEX' THEN
     RETURN QUERY SELECT CASE WHEN m[2] IS NULL THEN 'table' ELSE 'only' END, m[3], m[1] IS NOT NULL
-      FROM regexp_matches(said, '(?:^|;)\s*create\s+(?:unique\s+)?index\s+(concurrently\s+)?(?:(?:if\s+not\s+exists\s+)?' || word
-      || '\s+)?on\s+(only\s+)?(' || named || ')', 'gi') m;
+      FROM regexp_matches(said, '(?:^|;)\s*create\s+(?:unique\s+)?index\s+(concurrently\s+)?'
+      '(?:(?:if\s+not\s+exists\s+)?' || word || '\s+)?on\s+(only\s+)?(' || named || ')', 'gi') m;
   WHEN 'ALTER TABLE' THEN
     RETURN QUERY SELECT 'table', m[1],
         m[2] ~* ('^validate\s+constraint\s+' || word || '\s*$') OR m[2] ~* '\m(concurrently|finalize)\s*$'
@@ -61,17 +61,19 @@ CREATE FUNCTION dbsec_guard.meant(kind text, name text) RETURNS SETOF oid
 LANGUAGE plpgsql ROWS 2 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   parts constant text[] := parse_ident(name);
-  schemas constant text[] := CASE WHEN cardinality(parts) > 1 THEN parts[cardinality(parts) - 1:cardinality(parts) - 1]
-    ELSE current_setting('dbsec_guard.schemas', true)::text[] END;
+  last constant integer := cardinality(parts);
+  schemas constant text[] := CASE last WHEN 1 THEN current_setting('dbsec_guard.schemas', true)::text[]
+    ELSE parts[last - 1:last - 1] END;
 BEGIN
   IF kind IN ('schema', 'database') THEN
     RETURN QUERY SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.relkind IN ('r', 'm') AND (n.nspname = parts[1] OR kind = 'database' AND n.nspname !~ '^(pg_|information_schema$)');
+      WHERE c.relkind IN ('r', 'm')
+        AND (n.nspname = parts[1] OR kind = 'database' AND n.nspname !~ '^(pg_|information_schema$)');
   ELSE
     RETURN QUERY SELECT c.oid FROM unnest(schemas) WITH ORDINALITY s (schema, place)
         JOIN pg_namespace n ON n.oid = CASE s.schema WHEN 'pg_temp' THEN pg_my_temp_schema()
           ELSE to_regnamespace(quote_ident(s.schema))::oid END
-        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = parts[cardinality(parts)]::name
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = parts[last]::name
       ORDER BY place LIMIT 1;
   END IF;
 END $$;

@@ -1,0 +1,128 @@
+"""Migration: a guard against slips, a runner that never queues, and a column encrypted while two releases serve."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from dbsec import files
+from dbsec.demo.by_command import Command
+from dbsec.demo.chapter import Chapter, Seen
+from dbsec.demo.release_change import KEY, QUIET_S, ReleaseChange
+from dbsec.demo.stage import Stage
+from dbsec.evidence import Control, Drill, Observation, Outcome
+from dbsec.migrations.drill import MigrationTarget
+from dbsec.migrations.drill import drills as attacks
+from dbsec.migrations.guard import Policy, install, selftest
+from dbsec.pg import connect, own
+from dbsec.secret import Secret
+
+GUARD = Control(
+    "MIG-GUARD",
+    "The guard in the database holds, and lets CONCURRENTLY pass",
+    "a guard that nobody tested refuses nothing, or refuses the way out too",
+    ("NIST SP 800-53 CM-3", "NIST SP 800-53 CA-7"),
+)
+# The data of the demo is small: what a table of 100 MB would be in production, one of 1 MB is here.
+_CONFIG = f"""
+[migrations]
+service = "orders"
+quiet_s = {QUIET_S:g}
+sample_gap_s = 30
+standbys_have_clients = false
+
+[migrations.guard]
+max_table_size = "1MB"
+
+[migrations.guard.protected]
+table = ["app.tenants", "app.users", "app.orders", "app.idempotency_keys"]
+"""
+
+
+def drills(stage: Stage) -> Sequence[Drill]:
+    """Change the schema as one does in a hurry: by hand, from a file, behind a reader."""
+    if stage.deploy is None:
+        stage.deploy = _by_hand(stage)
+    target = MigrationTarget(
+        migrator=lambda: stage.login("migrator"),
+        reader=lambda: stage.login("service"),
+        admin=lambda: stage.login("admin"),
+        deploy=stage.deploy,
+        folder=stage.lab.folder / "tmp",
+    )
+    return attacks(target)
+
+
+def harden(stage: Stage) -> Iterator[Seen]:
+    """Install the guard and dbsec's tables, then encrypt app.users.phone from release blue to release green."""
+    home = stage.lab.folder / "migrations"
+    files.make_folder(home, mode=0o700)
+    files.write_atomic(home / "dbsec.toml", _CONFIG)
+    files.write_atomic(home / "migrator.dsn", stage.login("migrator").text())
+    key = Secret(secrets.token_urlsafe(48))
+    files.write_atomic(home / "phone.key", key.reveal())
+    with stage.admin() as admin:
+        own.install(admin, users=["app_migrator", "app_owner"])
+        install(admin, Policy.load(home / "dbsec.toml"))
+    with stage.admin() as admin:
+        yield GUARD, "the guard's own test on the live server", _tested(admin)
+    folder = home / "encrypt_phone"
+    shutil.copytree(stage.deployment / "db/encrypt_phone", folder)
+    command = Command(home, stage.deployment, {KEY: f"file:{home / 'phone.key'}"})
+    if stage.service is not None:
+        yield from ReleaseChange(stage, command, folder, key).run()
+    stage.deploy = _by_command(command, folder)
+
+
+def _tested(admin: psycopg.Connection[Any]) -> Observation:
+    proofs = selftest(admin)
+    bad = [proof for proof in proofs if proof.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    rows = [[proof.name, str(proof.outcome), proof.reason] for proof in proofs]
+    table = {"type": "table", "title": "What the guard refuses, and what it lets pass", "rows": rows}
+    summary = f"{len(proofs)} proofs, {len(bad)} do not hold" if bad else f"all {len(proofs)} proofs hold"
+    outcome = Outcome.FAIL if bad else Outcome.PASS
+    return Observation(outcome, summary, {"proofs": len(proofs)}, [{**table, "columns": ["proof", "outcome", "seen"]}])
+
+
+def _by_hand(stage: Stage) -> Callable[[Path], None]:
+    """Return how it is done as found: the file is sent to the database, and that is all."""
+
+    def deploy(file: Path) -> None:
+        with connect(stage.login("migrator"), application_name="psql") as session:
+            session.execute(file.read_bytes())
+
+    return deploy
+
+
+def _by_command(command: Command, folder: Path) -> Callable[[Path], None]:
+    """Return how it is done from now on: the file gets the next number in the folder, and dbsec runs it."""
+
+    def deploy(file: Path) -> None:
+        last = max(int(path.name[:3]) for path in folder.glob("[0-9]*"))
+        numbered = folder / f"{last + 1:03}_{file.name}"
+        shutil.copyfile(file, numbered)
+        try:
+            command.run("migrate up", folder, "--release", "green", "--config", "dbsec.toml")
+        except BaseException:
+            numbered.unlink()
+            raise
+
+    return deploy
+
+
+CHAPTER = Chapter(
+    name="migration",
+    order=30,
+    title="Safe migrations",
+    summary=(
+        "Event triggers refuse what blocks or loses, the linter refuses it before, and no change of the schema makes "
+        "the service wait. Then phones are encrypted on the live table while two releases serve, there and back."
+    ),
+    drills=drills,
+    harden=harden,
+)

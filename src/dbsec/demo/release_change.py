@@ -1,0 +1,257 @@
+"""Blue to green under load: phones are encrypted on the live table, traffic moves over, back once, and over again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, LiteralString
+
+from dbsec import retry
+from dbsec.clock import SYSTEM
+from dbsec.demo.by_command import Command, Refused
+from dbsec.demo.chapter import Seen
+from dbsec.demo.release_exhibits import Steps, p99_ms
+from dbsec.demo.stage import Stage
+from dbsec.evidence import Control, Observation, Outcome
+from dbsec.lab.load import Sample
+from dbsec.lab.service import Service
+from dbsec.secret import Secret
+
+KEY = "APP_PHONE_KEY"
+_SERVED_S = 2.0  # how long each split of the traffic is watched
+QUIET_S = 3.0
+_CONFIG = ("--config", "dbsec.toml")
+_RELEASE = ("--release", "green", *_CONFIG)
+
+CHANGE = Control(
+    "MIG-CHANGE",
+    "A column is encrypted on the live table, and no request fails",
+    "a change of release and schema at once is an outage, or a night's work that nobody can undo",
+    ("NIST SP 800-53 CM-3", "NIST SP 800-53 SC-28"),
+)
+BACK = Control(
+    "MIG-ROLLBACK",
+    "Until contract, each step has a way back that loses nothing",
+    "a release that cannot go back is debugged in production",
+    ("NIST SP 800-53 CM-3(2)",),
+)
+RESUME = Control(
+    "MIG-RESUME",
+    "A run that was killed goes on at the statement and the batch where it stopped",
+    "half a migration is neither the old schema nor the new one",
+    ("NIST SP 800-53 CP-10",),
+)
+CONTRACT = Control(
+    "MIG-CONTRACT",
+    "Nothing is taken away while the old release is there, or before every row is proven",
+    "the column goes, and the processes that still read it fail in the same second",
+    ("NIST SP 800-53 CM-4",),
+)
+_ROWS: LiteralString = "SELECT count(*), count(phone_enc) FROM app.users"
+_COLUMNS: LiteralString = """
+SELECT count(*) FROM pg_catalog.pg_attribute
+ WHERE attrelid = 'app.users'::regclass AND attname = ANY ('{phone_enc,phone_bidx}') AND NOT attisdropped
+"""
+
+
+@dataclass
+class ReleaseChange:
+    """One change of release. ``marks`` are the steps as they began, for the plot."""
+
+    stage: Stage
+    command: Command
+    folder: Path
+    key: Secret
+    marks: list[tuple[str, datetime]] = field(default_factory=list)
+
+    def run(self) -> Iterator[Seen]:
+        """Expand, go back from the middle, expand again, move the traffic, backfill, contract."""
+        self._mark("expand")
+        yield RESUME, "kill -9 in the middle of expand, then run it again", self._killed_expand()
+        self._mark("green at 50 %")
+        self._open_green()
+        yield CHANGE, "both releases serve, half of the requests each", self._split(50)
+        yield BACK, "go back from the middle: all traffic to blue, and the columns away", self._back()
+        self._mark("expand again")
+        self._up("--phase", "expand")
+        self._open_green()
+        yield from self._over()
+        yield RESUME, "kill -9 in the middle of the backfill, then run it again", self._backfill()
+        yield CONTRACT, "contract while blue is connected", self._too_early()
+        self._close_blue()
+        self._mark("read the new columns")
+        self._switch(dual_write=True, read_switch=True)
+        self._serve()
+        self._mark("read the old ones again")
+        self._switch(dual_write=True)
+        self._serve()
+        self._mark("write the new ones alone")
+        self._switch(dual_write=True, read_switch=True)
+        self._switch(read_switch=True)
+        yield CONTRACT, "contract once blue was quiet", self._contract()
+        yield CHANGE, "requests from expand to contract", self._judged()
+
+    def _killed_expand(self) -> Observation:
+        self.command.killed("migrate up", self.folder, "--phase", "expand", *_RELEASE, when="DROP NOT NULL")
+        half = self._states()
+        self._up("--phase", "expand")
+        whole = self._one(_COLUMNS) == 2 and self._states() == {"001": "applied"}
+        facts = {"after the kill": half, "after the next run": self._states()}
+        summary = "killed inside 001, which the next 'up' ended from the statement where it stopped"
+        return Observation(Outcome.PASS if whole else Outcome.FAIL, summary, facts)
+
+    def _split(self, percent: int) -> Observation:
+        self._route(percent)
+        samples = self._serve()
+        to_green = sum(sample.to == self._green.base_url for sample in samples)
+        failed = sum(sample.failed for sample in samples)
+        facts = {"requests": len(samples), "to_green": to_green, "failed": failed, "asked_percent": percent}
+        fine = not failed and (to_green > 0) is (percent > 0) and (to_green < len(samples)) is (percent < 100)
+        summary = f"{len(samples)} requests, {to_green} of them to green, {failed} failed"
+        return Observation(Outcome.PASS if fine else Outcome.FAIL, summary, facts)
+
+    def _back(self) -> Observation:
+        self._mark("rollback")
+        self.command.killed("migrate up", self.folder, "--to", "2", *_RELEASE, when="002_backfill")
+        encrypted = self._row(_ROWS)[1]
+        self._route(0)
+        self._green.stop()
+        self.command.run("migrate down", self.folder, "--to", "0", *_CONFIG)
+        samples = self._serve()
+        failed = sum(sample.failed for sample in samples)
+        left = self._one(_COLUMNS)
+        facts = {"rows_encrypted_before": encrypted, "columns_left": left, "failed": failed}
+        summary = f"{encrypted:,} rows were encrypted; then no column was left, and blue served on: {failed} failed"
+        return Observation(Outcome.PASS if not failed and not left and encrypted else Outcome.FAIL, summary, facts)
+
+    def _over(self) -> Iterator[Seen]:
+        for percent, label in ((50, "50 %"), (100, "100 %"), (50, "back to 50 %"), (100, "100 % again")):
+            self._mark(f"green at {label}")
+            yield CHANGE, f"green at {label}", self._split(percent)
+
+    def _too_early(self) -> Observation:
+        try:
+            self._up()
+        except Refused as exc:
+            still = self._one(_COLUMNS) == 2
+            return Observation(Outcome.PASS if exc.code == 1 and still else Outcome.ERROR, f"refused: {_line(exc)}")
+        return Observation(Outcome.FAIL, "the old column was dropped while blue read it")
+
+    def _close_blue(self) -> None:
+        blue = self.stage.service
+        assert blue is not None
+        blue.stop()
+        self.stage.service = self._green
+
+    def _backfill(self) -> Observation:
+        self._mark("backfill")
+        self.command.killed("migrate up", self.folder, "--phase", "backfill", *_RELEASE, when="002_backfill")
+        half = self._row(_ROWS)[1]
+        self._up("--phase", "backfill")
+        rows, encrypted = self._row(_ROWS)
+        facts = {"encrypted_when_killed": half, "rows": rows, "encrypted": encrypted}
+        summary = f"killed with {half:,} rows encrypted; the next run ended it, and verified {encrypted:,} of {rows:,}"
+        return Observation(Outcome.PASS if rows == encrypted else Outcome.FAIL, summary, facts)
+
+    def _contract(self) -> Observation:
+        self._mark("contract")
+        began = SYSTEM.monotonic()
+        refusals: list[str] = []
+
+        job = self.folder / "002_backfill_users_phone_enc.toml"
+        self.command.run("backfill verify", job, *_CONFIG)  # blue might have written after the first one
+
+        def contracted() -> bool:
+            try:
+                self._up()
+            except Refused as exc:
+                refusals.append(_line(exc))
+                return False
+            return True
+
+        waited = "the contract, once nobody of blue was seen for long enough"
+        retry.wait_until(contracted, within_s=60, every_s=0.5, what=waited)
+        facts = {"refused_before": refusals[-5:], "quiet_s": QUIET_S, "waited_s": round(SYSTEM.monotonic() - began, 1)}
+        gone = not self._one(
+            "SELECT count(*) FROM pg_catalog.pg_attribute WHERE attrelid = 'app.users'::regclass"
+            " AND attname = 'phone' AND NOT attisdropped"
+        )
+        summary = f"refused {len(refusals)} times until blue was quiet for {QUIET_S:g} s; then the column went"
+        return Observation(Outcome.PASS if gone else Outcome.FAIL, summary, facts)
+
+    def _judged(self) -> Observation:
+        """Put the latency of the steps side by side; the objectives are judged for the whole chapter."""
+        self._mark("after")
+        self._serve()
+        end = SYSTEM.now()
+        began = self.marks[0][1]
+        samples = [one for one in self._samples() if began <= one.at < end]
+        failed = [one for one in samples if one.failed]
+        facts = {"requests": len(samples), "failed": len(failed), "errors": sorted({one.error for one in failed})}
+        p99 = p99_ms(samples)
+        summary = f"{len(samples):,} requests from expand to contract, {len(failed)} failed, p99 {p99:.0f} ms"
+        outcome = Outcome.PASS if samples and not failed else Outcome.FAIL
+        steps = Steps(samples, self.marks, end, self._green.base_url)
+        return Observation(outcome, summary, {**facts, "p99_ms": p99}, steps.exhibits())
+
+    # --- what the steps are made of
+
+    def _up(self, *options: str) -> None:
+        self.command.run("migrate up", self.folder, *options, *_RELEASE)
+
+    def _states(self) -> dict[str, str]:
+        with self.stage.admin() as admin:
+            rows = admin.execute("SELECT number, state FROM dbsec.migrations ORDER BY number").fetchall()
+        return {f"{number:03}": state for number, state in rows}
+
+    def _open_green(self) -> None:
+        blue = self.stage.service
+        assert blue is not None
+        self._green = Service.start(
+            blue.site, self.stage.login("service"), release="green", beside=blue, credentials={KEY: self.key}
+        )
+        self._switch(dual_write=True)
+
+    def _route(self, percent: int) -> None:
+        assert self.stage.load is not None
+        assert self.stage.service is not None
+        shares = {self._green.base_url: percent, self.stage.service.base_url: 100 - percent}
+        self.stage.load.route({url: share for url, share in shares.items() if share})
+
+    def _switch(self, **flags: bool) -> None:
+        self._green.switch(**flags)
+
+    def _serve(self) -> list[Sample]:
+        """Let requests come for a while, and return those that were due in it and are answered."""
+        began = SYSTEM.now()
+        SYSTEM.sleep(_SERVED_S)
+        ended = SYSTEM.now()
+        found: list[Sample] = []
+
+        def answered() -> bool:
+            found[:] = [one for one in self._samples() if one.at >= began]
+            return any(one.at >= ended for one in found)
+
+        retry.wait_until(answered, within_s=20, every_s=0.1, what="the requests of this step to be answered")
+        return [one for one in found if one.at < ended]
+
+    def _samples(self) -> list[Sample]:
+        assert self.stage.load is not None
+        return self.stage.load.samples()
+
+    def _mark(self, label: str) -> None:
+        self.stage.progress.step(label)
+        self.marks.append((label, SYSTEM.now()))
+
+    def _row(self, query: LiteralString) -> Any:
+        with self.stage.admin() as admin:
+            return admin.execute(query).fetchone()
+
+    def _one(self, query: LiteralString) -> Any:
+        return self._row(query)[0]
+
+
+def _line(exc: Refused) -> str:
+    return exc.message.strip().splitlines()[0]

@@ -1,0 +1,119 @@
+"""Work in shares: what a fork hands back, and that many files get the verdicts of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from dbsec.cli.migrate.judging import _cuts
+
+FORKS = """
+import os, sys
+from dbsec.shares import Fork
+
+def broken():
+    raise RuntimeError("told nowhere")
+
+parent = os.getpid()
+large = Fork(lambda: b"x" * (1 << 22))
+print("kept", end="")  # what a buffer holds is written once, by the process that was copied
+forks = [large, Fork(lambda: str(os.getpid() != parent).encode()), Fork(broken)]
+told = [fork.result() for fork in forks]
+print([None if one is None else len(one) for one in told])
+"""
+LINT = """
+import sys
+from dbsec.cli.migrate import judging, linting
+judging.processors = lambda: {processors}
+judging._MANY = {many}
+if {broken}:
+    judging.msgpack.encode = None
+sys.exit(linting.run(linting.Asked(paths=("m",), form="json", pg_version="17", baseline=None)))
+"""
+
+
+def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+
+
+def test_forks_hand_back_bytes_and_one_that_fails_none():
+    done = python(FORKS)
+    assert done.stderr.count("RuntimeError") <= 1
+    assert done.stdout == f"kept[{1 << 22}, 4, None]\n"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "processors", "cuts"),
+    [
+        ([], 2, [(0, 0)]),
+        ([10] * 10, 2, [(0, 10)]),  # too few to share
+        ([1 << 14] * 100, 1, [(0, 100)]),
+        ([1 << 14] * 100, 2, [(0, 58), (58, 100)]),
+        ([1 << 14] * 100, 8, [(0, 39), (39, 67), (67, 86), (86, 100)]),
+        ([1, 1 << 20, 1], 2, [(0, 1), (1, 3)]),
+    ],
+)
+def test_later_shares_are_smaller(monkeypatch, sizes, processors, cuts):
+    monkeypatch.setattr("dbsec.cli.migrate.judging.processors", lambda: processors)
+    assert _cuts(sizes) == cuts
+
+
+def _files(folder):
+    """Files whose verdicts hang on those before them: across each cut."""
+    folder.mkdir()
+    texts = {}
+    for number in range(0, 60, 6):
+        table = f"t{number}"
+        texts |= {
+            number: f"CREATE TABLE {table} (id int PRIMARY KEY, at date);\nALTER TABLE old_{number} ADD COLUMN c int;",
+            number + 1: f"BEGIN;\nDROP TABLE {table};\nROLLBACK;\nCREATE INDEX ON {table} (at);",
+            number + 2: f"ALTER TABLE {table} ALTER COLUMN at TYPE text;\nALTER TABLE old_{number} DROP COLUMN c;",
+            number + 3: f"-- dbsec: allow MIG4 x until 2001-01-01 because old\nTRUNCATE {table};\nTRUNCATE x{number};",
+            number + 4: f"-- dbsec: allow MIG101 until 2999-01-01 because small\nCREATE INDEX ON u{number} (a);",
+            number + 5: f"SET search_path = app{number};\nCREATE INDEX ON {table} (id);\nSELEC 1;",
+        }
+    for number, text in texts.items():
+        (folder / f"{number:03}.sql").write_text(text + "\n")
+
+
+@pytest.mark.parametrize(("processors", "broken"), [(2, False), (4, False), (3, True)])
+def test_shares_tell_what_one_process_tells(tmp_path, processors, broken):
+    _files(tmp_path / "m")
+    alone = python(LINT.format(processors=1, many=0, broken=False), cwd=tmp_path)
+    together = python(LINT.format(processors=processors, many=0, broken=broken), cwd=tmp_path)
+    assert json.loads(alone.stdout)["files"] == 60
+    assert len(json.loads(alone.stdout)["findings"]) > 60
+    assert (together.returncode, together.stdout) == (alone.returncode, alone.stdout)
+    if not broken:
+        assert together.stderr == alone.stderr
+
+
+def test_a_statement_too_deep_to_judge_leaves_the_schema_to_one_process(tmp_path):
+    _files(tmp_path / "m")
+    deep = "+".join(["1"] * 3000)
+    (tmp_path / "m/000.sql").write_text(f"ALTER TABLE users ADD CHECK (id > {deep});\nCREATE TABLE users2 (id int);\n")
+    alone, together = (python(LINT.format(processors=n, many=0, broken=False), cwd=tmp_path) for n in (1, 2))
+    assert (together.returncode, together.stdout) == (alone.returncode, alone.stdout)
+
+
+def test_the_program_itself_shares(tmp_path):
+    """The command line's own limits: 200 KB of SQL, as many processors as there are."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for number in range(300):
+        filler = textwrap.fill("-- a comment that makes a file as long as people write them " * 11, 100).replace(
+            "\n", "\n-- "
+        )
+        (folder / f"{number:03}.sql").write_text(f"{filler}\nCREATE INDEX ON t{number} (a);\n")
+    argv = [sys.executable, "-m", "dbsec", "migrate", "lint", "--format", "json", "m"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    one = {next(iter(os.sched_getaffinity(0)))}
+    pinned = subprocess.run(
+        argv, cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=lambda: os.sched_setaffinity(0, one)
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, pinned.stdout, pinned.stderr)

@@ -36,7 +36,7 @@ SELECT 'CREATE ROLE "app_gateway"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE 
 ALTER ROLE "app_gateway" LOGIN NOSUPERUSER INHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 40;
 -- changes the schema; logs in with a client certificate
 SELECT 'CREATE ROLE "app_migrator"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app_migrator') \gexec
-ALTER ROLE "app_migrator" LOGIN NOSUPERUSER NOINHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 3;
+ALTER ROLE "app_migrator" LOGIN NOSUPERUSER NOINHERIT NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 10;
 -- base backups and WAL over the replication protocol; logs in with a client certificate
 SELECT 'CREATE ROLE "app_backup"' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'app_backup') \gexec
 ALTER ROLE "app_backup" LOGIN NOSUPERUSER INHERIT NOCREATEDB NOCREATEROLE REPLICATION NOBYPASSRLS CONNECTION LIMIT 4;
@@ -52,6 +52,7 @@ ALTER ROLE "app_breakglass" NOLOGIN NOSUPERUSER INHERIT NOCREATEDB NOCREATEROLE 
 
 -- memberships
 \if :has_membership_options
+GRANT "pg_read_all_stats" TO "app_owner" WITH ADMIN FALSE, INHERIT TRUE, SET TRUE;
 GRANT "app_readwrite" TO "app_gateway" WITH ADMIN FALSE, INHERIT TRUE, SET TRUE;
 GRANT "app_owner" TO "app_migrator" WITH ADMIN FALSE, INHERIT FALSE, SET TRUE;
 GRANT "app_readonly" TO "app_bi" WITH ADMIN FALSE, INHERIT TRUE, SET TRUE;
@@ -59,6 +60,7 @@ GRANT "app_readwrite" TO "app_breakglass" WITH ADMIN FALSE, INHERIT TRUE, SET TR
 GRANT "pg_monitor" TO "app_breakglass" WITH ADMIN FALSE, INHERIT TRUE, SET TRUE;
 GRANT "pg_signal_backend" TO "app_breakglass" WITH ADMIN FALSE, INHERIT TRUE, SET TRUE;
 \else
+GRANT "pg_read_all_stats" TO "app_owner";
 GRANT "app_readwrite" TO "app_gateway";
 GRANT "app_owner" TO "app_migrator";
 GRANT "app_readonly" TO "app_bi";

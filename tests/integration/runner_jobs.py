@@ -20,6 +20,12 @@ def target(folder: Path, observer: Observer | None = None) -> Target:
     return Target(folder, lambda: connect(conninfo), Settings(), gates=False, observer=observer)
 
 
+def fills(folder: Path, observer: Observer | None) -> None:
+    """Go on to the end of a release with a backfill, then all the way back."""
+    forwards(folder, observer)
+    backwards(folder, observer)
+
+
 def forwards(folder: Path, observer: Observer | None) -> None:
     """Go on where a killed run stopped, then to the end."""
     what = target(folder, observer)

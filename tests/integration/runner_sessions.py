@@ -55,6 +55,7 @@ def name(table: str) -> Name:
 def another(conninfo: Conninfo, *statements: str, name: str = "service@blue") -> Iterator[psycopg.Connection[Any]]:
     """Another session, in a transaction with these statements."""
     with connect(conninfo, application_name=name) as made:
+        made.execute("SET idle_in_transaction_session_timeout = '20s'")  # a test that fails must not wait for ever
         made.execute("BEGIN")
         for statement in statements:
             made.execute(statement.encode())

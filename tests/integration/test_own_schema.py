@@ -14,6 +14,7 @@ import pytest
 from dbsec import files, process
 from dbsec.errors import ApplyError, NewerFormat, ProgramError, UsageError
 from dbsec.journal import Journal, PostgresStore
+from dbsec.migrations import guard
 from dbsec.pg import connect, own
 from dbsec.pg.own import change, planning, state
 from dbsec.pg.own.steps import STEPS, Step
@@ -165,6 +166,12 @@ def test_the_right_to_make_roles_is_enough_and_leaves_no_membership(admin, login
             user.execute("SET ROLE dbsec_owner")
     assert {owner for _, owner in objects(admin)} == {"dbsec_owner"}
     admin.execute(f"REVOKE dbsec_owner FROM {name}")
+
+
+def test_it_is_installed_and_removed_under_the_guard(admin):
+    guard.install(admin, guard.Policy())
+    own.install(admin)
+    own.uninstall(admin)
 
 
 def test_two_at_once_install_it_once(database):

@@ -126,3 +126,33 @@ def test_a_runner_without_a_journal_would_be_found(prepare: Callable[[Path], Non
     job = Job("runner_jobs:forgets", prepare, [Path(__file__).parent])
     with pytest.raises(ProgramError, match=r"already exists"):
         survives_kill_at_every_step(job, scratch=tmp_path, check=all_is_there_once, steps={"001_phone run"})
+
+
+FILL = """# dbsec: phase backfill
+format = 1
+table = "app.users"
+key = "id"
+set = "phone = id::text"
+where = "phone IS NULL"
+"""
+
+
+def test_a_backfill_of_a_release_survives_a_kill_on_the_way_and_back(
+    prepare: Callable[[Path], None], tmp_path: Path
+) -> None:
+    def filled(folder: Path) -> None:
+        prepare(folder)
+        (folder / "001_phone.sql").write_text("-- dbsec: phase expand\nALTER TABLE app.users ADD COLUMN phone text;\n")
+        (folder / "001_phone.down.sql").write_text("ALTER TABLE app.users DROP COLUMN phone;\n")
+        (folder / "002_fill.toml").write_text(FILL)
+        (folder / "002_fill.check.sql").write_text("SELECT count(*) = 0 FROM app.users WHERE phone <> id::text")
+
+    def nothing_is_left(folder: Path) -> None:
+        assert _query(folder, COLUMNS) == [("id",)]
+        assert _query(folder, "SELECT count(*) FROM dbsec.backfills") == [(0,)]
+        events = [event for (event,) in _query(folder, "SELECT event FROM dbsec.migration_events ORDER BY id")]
+        assert events[:2] == ["applied", "applied"]
+
+    job = Job("runner_jobs:fills", filled, [Path(__file__).parent])
+    steps = {"002_fill run", "002_fill reversed"}
+    assert len(survives_kill_at_every_step(job, scratch=tmp_path, check=nothing_is_left, steps=steps)) == 2

@@ -190,7 +190,7 @@ def test_a_role_that_sees_too_little_says_so_and_records_nothing(
         assert seen.looks[PRIMARY].role == own_role
         assert seen.observed[PRIMARY].since is None
         assert not seen.sightings
-        site.execute(f"ALTER ROLE {own_role} INHERIT; GRANT pg_read_all_stats TO {own_role}")
+        site.execute(f"GRANT pg_read_all_stats TO {own_role}")
     with connect(role) as connection:
         seen = releases.observe(connection, {}, gap=GAP)
         assert dict(seen.looks[PRIMARY].sessions) == {"app@blue": 1}
@@ -216,3 +216,17 @@ def test_a_watcher_looks_again_and_again_and_tells_what_changes(site: Site, clie
     assert told == ["connected: app@blue (old)"]
     with site.connect() as admin:
         assert (admin.execute("SELECT count(*) FROM dbsec.release_samples").fetchone() or (0,))[0] >= 3
+
+
+def test_a_role_that_may_only_read_looks_and_records_nothing(site: Site, role: Conninfo) -> None:
+    group = f"{role.user}_owner"
+    with site.connect() as admin:
+        own.install(admin)
+        admin.execute(
+            f"GRANT USAGE ON SCHEMA dbsec TO {group}; GRANT SELECT ON ALL TABLES IN SCHEMA dbsec TO {group}".encode()
+        )
+        admin.execute(f"GRANT pg_read_all_stats TO {role.user}".encode())
+    with connect(role) as connection:
+        seen = releases.observe(connection, {}, gap=GAP)
+    assert seen.looks[PRIMARY].hidden == 0
+    assert seen.observed[PRIMARY].since is None

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import stat
+from pathlib import Path
 
 from dbsec import files
 

@@ -26,11 +26,31 @@ forks = [large, Fork(lambda: str(os.getpid() != parent).encode()), Fork(broken)]
 told = [fork.result() for fork in forks]
 print([None if one is None else len(one) for one in told])
 """
+DEEP = """
+from dbsec.migrations import linter
+from dbsec.migrations.operations import CreateTable
+foretell = linter.foretell
+
+def shallow(operation, *state, **told):
+    if isinstance(operation, CreateTable) and operation.table.name == "t0":
+        raise RecursionError
+    return foretell(operation, *state, **told)
+
+linter.foretell = shallow
+"""
 LINT = """
 import sys
 from dbsec.cli.migrate import judging, linting
 judging.processors = lambda: {processors}
 judging._MANY = {many}
+
+class Sure(judging.Fork):
+    def result(self):
+        told = super().result()
+        assert (told is None) is {broken}
+        return told
+
+judging.Fork = Sure
 if {broken}:
     judging.msgpack.encode = None
 sys.exit(linting.run(linting.Asked(paths=("m",), form="json", pg_version="17", baseline=None)))
@@ -75,7 +95,8 @@ def _files(folder):
             number + 2: f"ALTER TABLE {table} ALTER COLUMN at TYPE text;\nALTER TABLE old_{number} DROP COLUMN c;",
             number + 3: f"-- dbsec: allow MIG4 x until 2001-01-01 because old\nTRUNCATE {table};\nTRUNCATE x{number};",
             number + 4: f"-- dbsec: allow MIG101 until 2999-01-01 because small\nCREATE INDEX ON u{number} (a);",
-            number + 5: f"SET search_path = app{number};\nCREATE INDEX ON {table} (id);\nSELEC 1;",
+            number + 5: f"SET search_path = app{number};\nCREATE INDEX ON {table} (id);\nSELEC 1;\n"
+            f"ALTER TABLE public.t0 ADD COLUMN c{number} uuid DEFAULT gen_random_uuid();",
         }
     for number, text in texts.items():
         (folder / f"{number:03}.sql").write_text(text + "\n")
@@ -93,11 +114,12 @@ def test_shares_tell_what_one_process_tells(tmp_path, processors, broken):
         assert together.stderr == alone.stderr
 
 
-def test_a_statement_too_deep_to_judge_leaves_the_schema_to_one_process(tmp_path):
+def test_after_a_statement_too_deep_to_judge_one_process_goes_on(tmp_path):
+    """It does not change the schema; who only shapes the schema would not know."""
     _files(tmp_path / "m")
-    deep = "+".join(["1"] * 3000)
-    (tmp_path / "m/000.sql").write_text(f"ALTER TABLE users ADD CHECK (id > {deep});\nCREATE TABLE users2 (id int);\n")
-    alone, together = (python(LINT.format(processors=n, many=0, broken=False), cwd=tmp_path) for n in (1, 2))
+    (tmp_path / "m/000.sql").write_text("CREATE TABLE t0 (id int);\n")
+    alone, together = (python(DEEP + LINT.format(processors=n, many=0, broken=False), cwd=tmp_path) for n in (1, 2))
+    assert "nested too deeply to be judged" in alone.stderr
     assert (together.returncode, together.stdout) == (alone.returncode, alone.stdout)
 
 

@@ -66,6 +66,6 @@ def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, lon
         "dbsec.backfill": "on",
     }
     if connection.info.server_version >= 170000:
-        pass  # the role's own would end the session in the middle of a batch
+        values["transaction_timeout"] = "0"  # the role's own would end the session in the middle of a batch
     calls = [sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in values.items()]
     connection.execute(sql.SQL("SELECT ") + sql.SQL(", ").join(calls))

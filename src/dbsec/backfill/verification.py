@@ -46,8 +46,8 @@ class Mismatch:
 class Verification:
     """What a verification found; of mismatches the first hundred are named.
 
-    ``rows``: those that the job is about, ``outside``: the others. ``empty``: rows whose expression gives NULL, which is
-    no mismatch, but SET NOT NULL will not have it. ``changed_ranges``: ranges with another checksum than last time.
+    ``rows``: those that the job is about, ``outside``: the others. ``empty``: rows whose expression gives NULL: no
+    mismatch, but SET NOT NULL will not have it. ``changed_ranges``: ranges with another checksum than last time.
     """
 
     name: str

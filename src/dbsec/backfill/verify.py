@@ -66,9 +66,9 @@ def verify(
 ) -> Verification:
     """Judge every row of a job that was begun; with ``repair``, write those that are wrong, and judge them again.
 
-    A range is one short snapshot; no row is locked but by a repair. ``connection`` is in autocommit. Records the result,
-    and a checksum a range. Errors: ``UsageError`` for a job that is not known or cannot be compared; ``ApplyError`` for
-    what the server or a function refuses.
+    A range is one short snapshot; no row is locked but by a repair. ``connection`` is in autocommit. The result is
+    recorded, and a checksum a range. Errors: ``UsageError`` for a job that is not known or cannot be compared;
+    ``ApplyError`` for what the server or a function refuses.
     """
     begun = clock.monotonic()
     progress, limits = progress or Silent(), limits or Limits()
@@ -187,10 +187,10 @@ def _ranges(
 ) -> Iterator[tuple[int, Window, tuple[int, int] | None]]:
     """Yield the ranges of the verification before, with what it found, and then new ones up to the highest key."""
     low, n = None, 0
-    for n, low_, high, count, checksum in connection.execute(_KNOWN, (work.job.name,)).fetchall():  # noqa: B007
+    for n, low_, high, count, checksum in connection.execute(_KNOWN, (work.job.name,)).fetchall():
         yield n, Window(low_, high), (count, int(checksum))
         low = high
-    highest = ranges.highest(connection, work.target)
+    highest = ranges._highest(connection, work.target)
     while highest is not None:
         page = windows.page(connection, work.target, Window(low, highest), rows)
         if not page.rows:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dbsec import process, retry
 from dbsec.errors import DbsecError, ProgramError
-from dbsec.process import ProcessId
 
 
 class Refused(DbsecError):
@@ -34,7 +33,7 @@ class Command:
     path: Path
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, command: str, on: Path, *options: str, timeout_s: float = 180) -> dict[str, Any]:
+    def run(self, command: str, on: Path | str, *options: str, timeout_s: float = 180) -> dict[str, Any]:
         """Run ``migrate up``, ``backfill verify`` and so on, and return its result. Errors: ``Refused``."""
         argv = self._argv(command, on, *options, "--format", "json")
         try:
@@ -45,20 +44,28 @@ class Command:
             raise Refused(exc.code, exc.tail) from exc
         return dict(json.loads(said)["result"])
 
-    def killed(self, command: str, on: Path, *options: str, when: str, within_s: float = 60) -> None:
-        """Start one, and end it by SIGKILL as soon as its log says ``when``. Errors: ``GaveUp``."""
+    def killed(
+        self, command: str, on: Path | str, *options: str, when: Callable[[str], bool], within_s: float = 60
+    ) -> bool:
+        """Start one, and end it by SIGKILL once ``when`` holds of its log; False where it had ended before.
+
+        Errors: ``GaveUp``.
+        """
         log = self.home / "killed.log"
         log.unlink(missing_ok=True)
         child = process.spawn(self._argv(command, on, *options), cwd=self.home, log=log, env=self._env)
         try:
-            retry.wait_until(lambda: when in log.read_text() or not child.alive, within_s=within_s, what=f"'{when}'")
+            retry.wait_until(
+                lambda: when(log.read_text()) or not child.alive,
+                within_s=within_s,
+                every_s=0.002,
+                what=f"the moment to kill '{command}'",
+            )
         finally:
-            self._kill(child)
+            killed = process.stop(child, ladder=((signal.SIGKILL, 10.0),))
+        return killed
 
-    def _kill(self, child: ProcessId) -> None:
-        process.stop(child, ladder=((signal.SIGKILL, 10.0),))
-
-    def _argv(self, command: str, on: Path, *options: str) -> list[str | Path]:
+    def _argv(self, command: str, on: Path | str, *options: str) -> list[str | Path]:
         dsn = f"file:{self.home / 'migrator.dsn'}"
         argv: list[str | Path] = [sys.executable, "-P", "-m", "dbsec", *command.split(), on]
         return [*argv, "--dsn", dsn, *options]

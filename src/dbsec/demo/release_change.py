@@ -22,6 +22,8 @@ from dbsec.secret import Secret
 KEY = "APP_PHONE_KEY"
 _SERVED_S = 2.0  # how long each split of the traffic is watched
 QUIET_S = 3.0
+_FEW = 100  # more than green writes by itself meanwhile
+_BACKFILL = "002_backfill_users_phone_enc"
 _CONFIG = ("--config", "dbsec.toml")
 _RELEASE = ("--release", "green", *_CONFIG)
 
@@ -94,7 +96,9 @@ class ReleaseChange:
         yield CHANGE, "requests from expand to contract", self._judged()
 
     def _killed_expand(self) -> Observation:
-        self.command.killed("migrate up", self.folder, "--phase", "expand", *_RELEASE, when="DROP NOT NULL")
+        self.command.killed(
+            "migrate up", self.folder, "--phase", "expand", *_RELEASE, when=lambda log: "DROP NOT NULL" in log
+        )
         half = self._states()
         self._up("--phase", "expand")
         whole = self._one(_COLUMNS) == 2 and self._states() == {"001": "applied"}
@@ -114,10 +118,11 @@ class ReleaseChange:
 
     def _back(self) -> Observation:
         self._mark("rollback")
-        self.command.killed("migrate up", self.folder, "--to", "2", *_RELEASE, when="002_backfill")
+        self._killed_backfill("--to", "2")
         encrypted = self._row(_ROWS)[1]
         self._route(0)
         self._green.stop()
+        self.command.run("backfill abort", _BACKFILL)
         self.command.run("migrate down", self.folder, "--to", "0", *_CONFIG)
         samples = self._serve()
         failed = sum(sample.failed for sample in samples)
@@ -147,7 +152,7 @@ class ReleaseChange:
 
     def _backfill(self) -> Observation:
         self._mark("backfill")
-        self.command.killed("migrate up", self.folder, "--phase", "backfill", *_RELEASE, when="002_backfill")
+        self._killed_backfill("--phase", "backfill")
         half = self._row(_ROWS)[1]
         self._up("--phase", "backfill")
         rows, encrypted = self._row(_ROWS)
@@ -160,7 +165,7 @@ class ReleaseChange:
         began = SYSTEM.monotonic()
         refusals: list[str] = []
 
-        job = self.folder / "002_backfill_users_phone_enc.toml"
+        job = self.folder / f"{_BACKFILL}.toml"
         self.command.run("backfill verify", job, *_CONFIG)  # blue might have written after the first one
 
         def contracted() -> bool:
@@ -200,6 +205,17 @@ class ReleaseChange:
 
     def _up(self, *options: str) -> None:
         self.command.run("migrate up", self.folder, *options, *_RELEASE)
+
+    def _killed_backfill(self, *options: str) -> None:
+        """Kill it as soon as its first batch is there."""
+        before = self._row(_ROWS)[1]
+        with self.stage.admin() as admin:
+
+            def begun(_: str) -> bool:
+                row = admin.execute(_ROWS).fetchone()
+                return bool(row and row[1] > before + _FEW)
+
+            self.command.killed("migrate up", self.folder, *options, *_RELEASE, when=begun)
 
     def _states(self) -> dict[str, str]:
         with self.stage.admin() as admin:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dbsec import files, process
+from dbsec import files, process, retry
 from dbsec.errors import LabError
 from dbsec.lab import routes
 from dbsec.lab.dataset import Dataset, Tenant
@@ -154,8 +154,13 @@ class Load:
         return cls(process.spawn(argv, cwd=folder, log=log, env=env), out, log)
 
     def route(self, shares: Mapping[str, float]) -> None:
-        """Send this share of the requests to each base URL from now on; what is in flight ends where it is."""
-        routes.write(self.out.with_name(ROUTES), shares)
+        """Send this share of the requests to each base URL from now on; what is in flight ends where it is.
+
+        Errors: ``GaveUp`` where the load does not look.
+        """
+        path = self.out.with_name(ROUTES)
+        routes.write(path, shares)
+        retry.wait_until(lambda: routes.in_force(path), within_s=10, what="the load to take another way")
 
     def stop(self) -> None:
         """End it; what is in flight is waited for. Errors: ``LabError`` where it had ended by itself before."""

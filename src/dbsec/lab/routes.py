@@ -12,8 +12,16 @@ from dbsec import files
 
 
 def write(path: Path, shares: Mapping[str, float]) -> None:
-    """Send this share of the requests to each base URL from now on, that is within 0.2 s."""
+    """Ask to send this share of the requests to each base URL."""
     files.write_atomic(path, json.dumps(dict(shares)))
+
+
+def in_force(path: Path) -> bool:
+    """Tell whether the load has read what was written last; it looks five times a second."""
+    try:
+        return _seen(path).read_text(encoding="utf-8") == _stamp(path)
+    except FileNotFoundError:
+        return False
 
 
 @dataclass(slots=True)
@@ -25,18 +33,27 @@ class Routes:
 
     path: Path
     _shares: dict[str, float] = field(default_factory=dict)
-    _stamp: tuple[int, int] = (0, 0)
+    _read: str = ""
     _random: random.Random = field(default_factory=random.Random)
 
     def refresh(self) -> None:
-        """Read the file where it is another one than last time."""
-        stat = self.path.stat()
-        stamp = (stat.st_ino, stat.st_mtime_ns)
-        if stamp != self._stamp:
+        """Read the file where it is another one than last time, and say so."""
+        stamp = _stamp(self.path)
+        if stamp != self._read:
             self._shares = json.loads(self.path.read_bytes())
-            self._stamp = stamp
+            self._read = stamp
+            files.write_atomic(_seen(self.path), stamp)
 
     def draw(self) -> str:
         """Choose where the next request goes."""
         (url,) = self._random.choices(list(self._shares), list(self._shares.values()))
         return url
+
+
+def _stamp(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_ino} {stat.st_mtime_ns}"
+
+
+def _seen(path: Path) -> Path:
+    return path.with_suffix(".seen")

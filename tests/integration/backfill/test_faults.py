@@ -176,7 +176,7 @@ def test_a_row_that_stays_locked_is_given_up_and_named(scene):
         holder.execute("UPDATE app.t SET v = 'secret' WHERE id = 3")
         with pytest.raises(GaveUp) as given_up:
             scene.run(scene.job(), limits=Limits(give_up_s=0.5, lock_timeout_ms=50))
-    assert "within 0.5 s" in given_up.value.message
+    assert "within 0.5 s: canceling statement due to lock timeout (55P03)" in given_up.value.message
     assert f"pid {pid} ('service@blue', idle in transaction" in given_up.value.message
     assert "secret" not in given_up.value.message
     assert scene.run(scene.job()).state is State.DONE

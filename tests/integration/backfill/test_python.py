@@ -72,16 +72,17 @@ def test_a_row_that_is_written_meanwhile_is_asked_for_again(scene):
     assert (done.status.changed, scene.times()) == (9, {1: 9})
 
 
-def test_a_row_that_needs_it_no_longer_is_left_alone(scene):
+@pytest.mark.parametrize("where", ["v IS NULL", None])
+def test_a_row_that_needs_it_no_longer_is_left_alone(where, scene):
     scene.table(10)
 
     def function(rows):
         if len(rows) == 10:
             with scene.another() as service:
                 service.execute("UPDATE app.t SET v = 'by the service' WHERE id = 6")
-        return [{"id": row["id"], "v": "by the backfill"} for row in rows]
+        return [{"id": row["id"], "v": "by the backfill"} for row in rows if row["v"] is None]
 
-    scene.run(scene.python(function, where="v IS NULL"))
+    scene.run(scene.python(function, where=where, columns=("v",)))
     assert scene.db.execute("SELECT v, count(*) FROM app.t GROUP BY v ORDER BY v").fetchall() == [
         ("by the backfill", 9),
         ("by the service", 1),

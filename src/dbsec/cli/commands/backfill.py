@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dbsec.cli import exits, output
+from dbsec.cli.backfill import verifying
 from dbsec.cli.migrate import inputs
 from dbsec.cli.migrate.options import As
 from dbsec.cli.output import Format
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dbsec.backfill.state import Status
 
 COMMAND = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+verifying.add(COMMAND)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The job: NNN_name.toml; its name is the file's.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The job's name: its file's, without .toml.")]

@@ -84,7 +84,7 @@ def shared(
 
 
 def _packed(part: Callable[[int, int], tuple[Share, Result]], start: int, stop: int) -> bytes:
-    return msgpack.encode(part(start, stop)[0])
+    return msgpack.encode(part(start, stop)[0], enc_hook=str)  # a refusal is a str of its own kind
 
 
 def _waived(found: Share, entries: Sequence[Waiver], today: date) -> Share:

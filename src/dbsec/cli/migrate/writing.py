@@ -45,6 +45,9 @@ def expand_contract(
         str, typer.Option(metavar="MODULE:FUNCTION", help="encrypt-column: what encrypts a batch of rows.")
     ] = "",
     lookup: Annotated[str, typer.Option(metavar="NAME", help="encrypt-column: its blind index, for look-ups.")] = "",
+    check: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="encrypt-column: what decrypts and compares, to verify.")
+    ] = "",
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path("db/migrations"),
     schema: Schema = None,
     dsn: Dsn = None,
@@ -62,7 +65,13 @@ def expand_contract(
     from dbsec.migrations.expand_contract.ask import Ask, side, table_name
 
     ask = Ask(
-        table_name(table), tuple(map(side, old or ())), tuple(map(side, new)), default.strip(), python, lookup.strip()
+        table_name(table),
+        tuple(map(side, old or ())),
+        tuple(map(side, new)),
+        default.strip(),
+        python,
+        lookup.strip(),
+        check,
     )
     place = _place(ask, schema, dsn, pg_version)
     change = writer.planned(str(kind), place, ask)

@@ -19,7 +19,7 @@ from dbsec.evidence import Control, Drill, Observation, Outcome
 from dbsec.migrations.drill import MigrationTarget
 from dbsec.migrations.drill import drills as attacks
 from dbsec.migrations.guard import Policy, install, selftest
-from dbsec.pg import connect, own
+from dbsec.pg import Conninfo, connect, own
 from dbsec.secret import Secret
 
 GUARD = Control(
@@ -46,10 +46,11 @@ table = ["app.tenants", "app.users", "app.orders", "app.idempotency_keys"]
 
 def drills(stage: Stage) -> Sequence[Drill]:
     """Change the schema as one does in a hurry: by hand, from a file, behind a reader."""
+    migrator = _migrator(stage)
     if stage.deploy is None:
-        stage.deploy = _by_hand(stage)
+        stage.deploy = _by_hand(migrator)
     target = MigrationTarget(
-        migrator=lambda: stage.login("migrator"),
+        migrator=lambda: migrator,
         reader=lambda: stage.login("service"),
         admin=lambda: stage.login("admin"),
         deploy=stage.deploy,
@@ -60,10 +61,9 @@ def drills(stage: Stage) -> Sequence[Drill]:
 
 def harden(stage: Stage) -> Iterator[Seen]:
     """Install the guard and dbsec's tables, then encrypt app.users.phone from release blue to release green."""
-    home = stage.lab.folder / "migrations"
-    files.make_folder(home, mode=0o700)
+    home = _home(stage)
     files.write_atomic(home / "dbsec.toml", _CONFIG)
-    files.write_atomic(home / "migrator.dsn", stage.login("migrator").text())
+    files.write_atomic(home / "migrator.dsn", _migrator(stage).text())
     key = Secret(secrets.token_urlsafe(48))
     files.write_atomic(home / "phone.key", key.reveal())
     with stage.admin() as admin:
@@ -79,6 +79,21 @@ def harden(stage: Stage) -> Iterator[Seen]:
     stage.deploy = _by_command(command, folder)
 
 
+def _home(stage: Stage) -> Path:
+    home = stage.lab.folder / "migrations"
+    files.make_folder(home, mode=0o700)
+    return home
+
+
+def _migrator(stage: Stage) -> Conninfo:
+    """Return how the schema is changed: with a client certificate, which is asked for after chapter transit."""
+    login, home = stage.login("migrator"), _home(stage)
+    certificate, key = home / f"{login.user}.crt", home / f"{login.user}.key"
+    if not key.exists():
+        stage.lab.site.authority.issue_client(login.user).save(home, login.user)
+    return login.but(sslcert=certificate, sslkey=key)
+
+
 def _tested(admin: psycopg.Connection[Any]) -> Observation:
     proofs = selftest(admin)
     bad = [proof for proof in proofs if proof.outcome in (Outcome.FAIL, Outcome.ERROR)]
@@ -89,11 +104,11 @@ def _tested(admin: psycopg.Connection[Any]) -> Observation:
     return Observation(outcome, summary, {"proofs": len(proofs)}, [{**table, "columns": ["proof", "outcome", "seen"]}])
 
 
-def _by_hand(stage: Stage) -> Callable[[Path], None]:
+def _by_hand(migrator: Conninfo) -> Callable[[Path], None]:
     """Return how it is done as found: the file is sent to the database, and that is all."""
 
     def deploy(file: Path) -> None:
-        with connect(stage.login("migrator"), application_name="psql") as session:
+        with connect(migrator, application_name="psql") as session:
             session.execute(file.read_bytes())
 
     return deploy
@@ -117,7 +132,7 @@ def _by_command(command: Command, folder: Path) -> Callable[[Path], None]:
 
 CHAPTER = Chapter(
     name="migration",
-    order=30,
+    order=40,
     title="Safe migrations",
     summary=(
         "Event triggers refuse what blocks or loses, the linter refuses it before, and no change of the schema makes "

@@ -22,7 +22,8 @@ class Side:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """``old``: columns that go. ``new``: columns that come. ``default``: of the new column. ``python``: what the
-    backfill calls, ``module:function``. ``lookup``: the column in which an encrypted value is found."""
+    backfill calls, ``module:function``. ``lookup``: the column in which an encrypted value is found. ``check``: what
+    a verification calls for each encrypted row, ``module:function``."""
 
     table: Name
     old: tuple[Side, ...] = ()
@@ -30,6 +31,7 @@ class Ask:
     default: str = ""
     python: str = ""
     lookup: str = ""
+    check: str = ""
 
     def only(self, *, old: int | None, new: int | None, but: tuple[str, ...] = ()) -> None:
         """Check how many columns are named (None: two or more), and that no option is given that means nothing here."""
@@ -38,7 +40,7 @@ class Ask:
                 number = {None: "twice or more", 0: "not at all", 1: "once"}[wanted]
                 hint = f"{name} 'NAME [TYPE] [= SQL]', once for each column"
                 raise UsageError(f"'{name}' stands {number} in this change, not {len(given)} times", hint=hint)
-        for name in ("default", "python", "lookup"):
+        for name in ("default", "python", "lookup", "check"):
             if getattr(self, name) and name not in but:
                 raise UsageError(f"'--{name}' means nothing for this change", hint=f"leave --{name} out")
 

@@ -103,7 +103,9 @@ def _backfill(plan: Plan) -> str:
     about = (
         f"Fills {_sides(plan.mapping)[1]} of {plan.place.name} where the trigger of expand has not, by the same SQL."
     )
-    lines = [f"set = {json.dumps(plan.mapping.assignment())}", f"where = {json.dumps(plan.mapping.disagrees())}"]
+    mapping = plan.mapping
+    told = {"set": mapping.assignment(), "where": mapping.disagrees(), "scope": "true", "check": mapping.agrees()}
+    lines = [f"{name} = {json.dumps(text)}" for name, text in told.items()]
     return backfill_text(plan.place, about, lines)
 
 

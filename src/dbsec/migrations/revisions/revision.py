@@ -18,6 +18,7 @@ from dbsec.migrations.names import Name
 from dbsec.migrations.revisions.done import Done
 from dbsec.migrations.revisions.statements import Statements, only_reads
 from dbsec.migrations.revisions.turn import RETRIED, Refused, Turn, chase
+from dbsec.migrations.runner import session, timeouts
 from dbsec.migrations.runner.blockers import blockers
 from dbsec.migrations.runner.classify import Classified, Kind
 from dbsec.migrations.runner.execute import Connect, execute
@@ -139,8 +140,8 @@ class Revision:
             return False
         raw = self._machine.raw
         parts = self._statements.read(text)
-        session = bool(parts) and all(one.kind is Kind.SESSION for one in parts)
-        if not (session or only_reads(parts)) and self._done.passes_over(text):
+        settings = bool(parts) and all(one.kind is Kind.SESSION for one in parts)
+        if not (settings or only_reads(parts)) and self._done.passes_over(text):
             self._machine.progress.step(f"{self._path}: was applied before: {_shown(text)}")
             return True
         if raw.autocommit:
@@ -156,12 +157,16 @@ class Revision:
             raise UsageError(f"'{parts[0].place}' begins or ends a transaction in an autocommit block")
         if only_reads(parts) or (parts and parts[0].kind is Kind.SESSION):
             return False
-        if len(parts) == 1 and plain and parts[0].kind not in _BY_DEFAULT:
-            self._alone(parts[0])
-        else:
-            with self._done.around()():
-                run()
-            self._done.committed()
+        itself = [one for one in parts if one.kind not in _BY_DEFAULT]
+        if len(parts) > 1 and itself:
+            raise UsageError(f"'{parts[0].place}' sends several statements in an autocommit block", hint="one a call")
+        if itself and plain:
+            self._alone(itself[0])
+            return True
+        settings = timeouts.of(parts[-1], self._machine.limits).settings(self._statements.major) if parts else {}
+        with session.holding(self._machine.raw, settings), self._done.around()():
+            run()
+        self._done.committed()
         return True
 
     def _outside(self, parts: list[Classified]) -> None:

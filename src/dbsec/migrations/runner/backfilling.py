@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,8 @@ import psycopg
 
 from dbsec import backfill
 from dbsec.backfill import Job, State
+from dbsec.backfill.verify import remaining, verified, verify
+from dbsec.backfill.worker import Waits
 from dbsec.migrations.runner.files import Migration
 from dbsec.migrations.runner.obstacle import Block, Obstacle
 from dbsec.migrations.runner.target import Target
@@ -18,7 +20,7 @@ from dbsec.migrations.runner.target import Target
 def run(target: Target, connection: psycopg.Connection[Any], migration: Migration, workers: int) -> list[Obstacle]:
     """Walk the table to its end from where it stopped, then verify all of it. Errors: those of ``backfill.run``."""
     job = Job.load(migration.path)
-    with target.throttled(job) if target.throttled else nullcontext() as throttle:
+    with _throttled(target, job) as throttle:
         done = backfill.run(
             target.connect,
             job,
@@ -35,43 +37,40 @@ def run(target: Target, connection: psycopg.Connection[Any], migration: Migratio
 
 
 def check(target: Target, connection: psycopg.Connection[Any], migration: Migration) -> list[Obstacle]:
-    """Verify a backfill now, unless its last verification is still good; an obstacle where rows differ."""
-    from dbsec.backfill.verify import verified, verify
-
+    """Verify a backfill now; an obstacle where rows are not what it makes of them."""
     job = Job.load(migration.path)
-    if verified(connection, job.name, job.digest):
-        return []
     target.progress.step(f"verifies '{job.name}'")
-    found = verify(connection, job, progress=target.progress)
-    return [] if verified(connection, job.name, job.digest) else [_mismatches(migration, job, found.mismatches)]
+    with _throttled(target, job) as throttle:
+        found = verify(connection, job, progress=target.progress, throttle=throttle, clock=target.clock)
+    if found.clean:
+        return []
+    message = f"backfill '{job.name}': {found.off:,} of {found.rows:,} rows are not what it makes of them"
+    hint = f"dbsec backfill verify --repair {migration.path}"
+    return [Obstacle(Block.NOT_VERIFIED, message, hint, migration.number)]
 
 
-def unverified(connection: psycopg.Connection[Any], migration: Migration, since: datetime | None) -> Obstacle | None:
+def unverified(
+    connection: psycopg.Connection[Any], migration: Migration, since: datetime | None, *, thorough: bool
+) -> Obstacle | None:
     """Tell why a backfill counts as not verified; ``since``: when a client of the old release was last there.
 
-    Such a client may have written rows after they were verified.
+    Such a client may have written rows after they were verified. ``thorough``: the rows are counted once more, which
+    reads the table; for a job in python that sees only what ``where`` finds, so that the time counts too.
     """
-    from dbsec.backfill.verify import verified
-
     job = Job.load(migration.path)
+    hint = f"dbsec backfill verify {migration.path}"
+    message = ""
     if not verified(connection, job.name, job.digest):
-        return Obstacle(
-            Block.NOT_VERIFIED,
-            f"backfill '{job.name}' has not passed its verification",
-            f"dbsec backfill verify {migration.path}",
-            migration.number,
-            forcible=True,
-        )
-    at = backfill.status(connection, job.name).verified_at
-    if since is not None and at is not None and at < since:
-        return Obstacle(
-            Block.NOT_VERIFIED,
-            f"backfill '{job.name}' was verified {at:%Y-%m-%d %H:%M:%S%z}, and the old release wrote until later",
-            f"dbsec backfill verify {migration.path}",
-            migration.number,
-            forcible=True,
-        )
-    return None
+        message = "has not passed its verification"
+    elif thorough and (rows := remaining(connection, job)):
+        message = f"was verified, and {rows:,} rows are not what it makes of them now: somebody writes past it"
+    elif job.python is not None and since is not None:
+        at = backfill.status(connection, job.name).verified_at
+        if at is None or at < since:
+            message = f"was verified before a client of the old release was last seen, {since:%Y-%m-%d %H:%M:%S%z}"
+    if not message:
+        return None
+    return Obstacle(Block.NOT_VERIFIED, f"backfill '{job.name}' {message}", hint, migration.number, forcible=True)
 
 
 def forget(connection: psycopg.Connection[Any], migration: Migration) -> None:
@@ -81,14 +80,8 @@ def forget(connection: psycopg.Connection[Any], migration: Migration) -> None:
         backfill.forget(connection, job.name)
 
 
-def _mismatches(migration: Migration, job: Job, rows: object) -> Obstacle:
-    count = len(rows) if hasattr(rows, "__len__") else rows
-    return Obstacle(
-        Block.NOT_VERIFIED,
-        f"backfill '{job.name}': {count} rows are not what it makes of them",
-        f"dbsec backfill verify --repair {migration.path}",
-        migration.number,
-    )
+def _throttled(target: Target, job: Job) -> AbstractContextManager[Waits | None]:
+    return target.throttled(job) if target.throttled else nullcontext()
 
 
 __all__ = ["check", "forget", "run", "unverified"]

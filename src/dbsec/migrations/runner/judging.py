@@ -26,11 +26,18 @@ def of_folder(now: Standing, *, out_of_order: bool) -> list[Obstacle]:
 
 
 def of_contract(
-    target: Target, connection: psycopg.Connection[Any], now: Standing, contract: Migration, seen: Seen | None = None
+    target: Target,
+    connection: psycopg.Connection[Any],
+    now: Standing,
+    contract: Migration,
+    seen: Seen | None = None,
+    *,
+    thorough: bool = True,
 ) -> list[Obstacle]:
     """Judge the backfills and the clients before a contract; on a canary only the backfills.
 
-    ``seen``: a look that was just taken; else one is taken now and recorded.
+    ``seen``: a look that was just taken; else one is taken now and recorded. ``thorough``: the rows of the backfills
+    are counted once more.
     """
     found: list[Obstacle] = []
     since = None
@@ -39,7 +46,7 @@ def of_contract(
         gate = Gate(target.settings, target.release or target.settings.release, contract.number)
         found = gate.obstacles(seen)
         since = max((one.last_seen for one in seen.sightings if gate.old(one.name)), default=None)
-    return [*_of_backfills(target, connection, now.series(contract), since), *found]
+    return [*_of_backfills(target, connection, now.series(contract), since, thorough=thorough), *found]
 
 
 def let_through(now: Standing, migration: Migration) -> bool:
@@ -53,12 +60,17 @@ def look(target: Target, connection: psycopg.Connection[Any]) -> Seen:
 
 
 def _of_backfills(
-    target: Target, connection: psycopg.Connection[Any], series: Sequence[Migration], since: datetime | None
+    target: Target,
+    connection: psycopg.Connection[Any],
+    series: Sequence[Migration],
+    since: datetime | None,
+    *,
+    thorough: bool,
 ) -> list[Obstacle]:
     found: list[Obstacle] = []
     for one in series:
         if one.kind is FileKind.BACKFILL:
-            found += filter(None, [backfilling.unverified(connection, one, since)])
+            found += filter(None, [backfilling.unverified(connection, one, since, thorough=thorough)])
         elif one.check is None:
             message = f"'{one.path.name}' fills rows, and no check says whether all of them are"
             hint = f"write {one.label}.check.sql"

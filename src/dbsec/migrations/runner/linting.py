@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -11,11 +12,23 @@ from dbsec.findings import Finding, Severity
 from dbsec.migrations.linter import Options, all_rules, lint
 from dbsec.migrations.runner.obstacle import Block, Obstacle
 from dbsec.migrations.schema.model import Schema
-from dbsec.migrations.script import Script
+from dbsec.migrations.script import Script, Unread
 from dbsec.migrations.suppress import suppress
 
 
-def judged(scripts: Sequence[Script], schema: Schema, *, major: int, waived: str, today: date) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class Linted:
+    """``unread``: what could not be judged, which is no pass."""
+
+    findings: tuple[Finding, ...] = ()
+    unread: tuple[Unread, ...] = ()
+
+    def obstacles(self) -> list[Obstacle]:
+        """Make an obstacle of each error, which only a waiver goes past, and of what is unread."""
+        return [*errors(self.findings), *map(_not_judged, self.unread)]
+
+
+def judged(scripts: Sequence[Script], schema: Schema, *, major: int, waived: str, today: date) -> Linted:
     """Lint scripts as one release; ``schema`` is changed. ``waived``: a waiver file, "" for the one in this folder.
 
     Errors: ``ConfigError`` for a waiver file that cannot be read.
@@ -23,11 +36,11 @@ def judged(scripts: Sequence[Script], schema: Schema, *, major: int, waived: str
     result = lint(scripts, schema=schema, options=Options(major=major))
     rules = all_rules()
     kept = suppress(result, scripts, rules=rules, chosen=rules, entries=_entries(waived), today=today)
-    return [*kept.result.findings, *kept.own]
+    return Linted((*kept.result.findings, *kept.own), tuple(result.unread))
 
 
 def errors(findings: Sequence[Finding]) -> list[Obstacle]:
-    """Make an obstacle of each error; nothing goes past it but an allow comment or a waiver."""
+    """Make an obstacle of each error."""
     return [
         Obstacle(
             Block.LINT,
@@ -37,6 +50,11 @@ def errors(findings: Sequence[Finding]) -> list[Obstacle]:
         for one in findings
         if one.severity is Severity.ERROR
     ]
+
+
+def _not_judged(one: Unread) -> Obstacle:
+    hint = one.hint or f"dbsec migrate lint {one.path}"
+    return Obstacle(Block.LINT, f"{one}: it could not be judged", hint, unknown=True, forcible=True)
 
 
 def _entries(given: str) -> list[waivers.Waiver]:

@@ -177,8 +177,9 @@ class _Planner:
         if not scripts:
             return
         today, waived = self.target.clock.now().date(), self.target.settings.waivers
-        self.made.findings = linting.judged(scripts, schema, major=self._major, waived=waived, today=today)
-        self.made.obstacles += linting.errors(self.made.findings)
+        linted = linting.judged(scripts, schema, major=self._major, waived=waived, today=today)
+        self.made.findings += linted.findings
+        self.made.obstacles += linted.obstacles()
 
     def _classified(self, scripts: list[Script], schema: Schema) -> list[Classified]:
         return classify(scripts, schema, major=self._major, bodies=bodies_of(self.connection)) if scripts else []
@@ -197,7 +198,7 @@ class _Planner:
     def _gate(self, migration: Migration) -> None:
         if judging.let_through(self.now, migration) or self.made.seen is None:
             return
-        found = judging.of_contract(self.target, self.connection, self.now, migration, self.made.seen)
+        found = judging.of_contract(self.target, self.connection, self.now, migration, self.made.seen, thorough=False)
         self.made.obstacles += found
 
     def _disk(self, server: Server) -> None:

@@ -6,9 +6,10 @@ is a row of its own, and a window counts as observed only where no two looks in 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, LiteralString, Protocol
 
@@ -33,6 +34,7 @@ SELECT gid, prepared, owner FROM pg_catalog.pg_prepared_xacts WHERE database = p
 _STANDBYS: LiteralString = """
 SELECT pg_catalog.count(*) FILTER (WHERE replay_lsn IS NOT NULL OR state IS NULL) FROM pg_catalog.pg_stat_replication
 """
+_ROLES: tuple[LiteralString, ...] = ("SET LOCAL ROLE NONE", "SET LOCAL ROLE pg_read_all_stats")
 _SAMPLE: LiteralString = "INSERT INTO dbsec.release_samples (server) VALUES (%s) ON CONFLICT DO NOTHING"
 _SIGHT: LiteralString = """
 INSERT INTO dbsec.release_sightings AS s (server, application_name, sessions) VALUES (%s, %s, %s)
@@ -115,12 +117,18 @@ class Seen:
 
 
 def look(connection: psycopg.Connection[Any]) -> Look:
-    """Look at the sessions of the connected database, as the login role where the current one sees too little.
+    """Look at the sessions of the connected database; what our role may not see is counted as hidden.
 
-    Needs pg_read_all_stats to see all; what is hidden is counted. Transaction: short ones, read only.
+    Where the current role sees too little, the login role looks, and then pg_read_all_stats where that is granted.
+    Transaction: short ones, read only; the role is the same afterwards.
     """
-    seen = _look(connection, as_login=False)
-    return _look(connection, as_login=True) if seen.hidden else seen
+    seen = _look(connection, None)
+    for role in _ROLES:
+        if not seen.hidden:
+            break
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            seen = replace(_look(connection, role), role=seen.role)
+    return seen
 
 
 def observe(
@@ -128,17 +136,17 @@ def observe(
     others: Mapping[str, Reach],
     *,
     gap: timedelta,
-    record: bool = True,
 ) -> Seen:
     """Look at the primary and at ``others`` (by reference), record what saw everything, and tell what is known.
 
-    Needs schema dbsec. ``record``: False only looks; then the time up to now is not observed by this look.
+    Needs schema dbsec.
     """
     looks = {PRIMARY: look(connection)}
     for reference, reach in others.items():
         with reach() as other:
             looks[reference] = look(other)
-    if record:
+    # who may only read (a standby, a role that plans) still looks; the time is then not observed by it
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
         with connection.transaction():
             for server, seen in looks.items():
                 if not seen.hidden:
@@ -148,22 +156,17 @@ def observe(
     return Seen(looks, sightings, observed, observed[PRIMARY].now)
 
 
-def _look(connection: psycopg.Connection[Any], *, as_login: bool) -> Look:
+def _look(connection: psycopg.Connection[Any], act_as: LiteralString | None) -> Look:
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
-        if as_login:
-            connection.execute("SET LOCAL ROLE NONE")
+        (role,) = connection.execute("SELECT session_user").fetchone() or ("",)
+        if act_as is not None:
+            connection.execute(act_as)
         rows = connection.execute(_SESSIONS).fetchall()
         prepared = tuple(Prepared(*row) for row in connection.execute(_PREPARED))
-        ((standbys, role),) = [
-            (*row, connection.execute("SELECT current_user").fetchone()) for row in _standbys(connection)
-        ]
+        (standbys,) = connection.execute(_STANDBYS).fetchone() or (0,)
     names = {name: count for name, count, _ in rows}
-    return Look(names, sum(hidden for *_, hidden in rows), prepared, standbys, role[0] if role else "")
-
-
-def _standbys(connection: psycopg.Connection[Any]) -> list[tuple[int]]:
-    return connection.execute(_STANDBYS).fetchall()
+    return Look(names, sum(hidden for *_, hidden in rows), prepared, standbys, role)
 
 
 def _record(connection: psycopg.Connection[Any], server: str, seen: Look) -> None:

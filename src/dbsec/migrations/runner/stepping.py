@@ -110,7 +110,8 @@ class Machine:
 
     def _take(self, turn: Turn, parts: tuple[Classified, ...], journal: Journal, *, again: bool) -> Did:
         first = parts[0]
-        self.progress.step(f"{first.place}: {shown(first.statement)}")
+        if first.kind is not Kind.SESSION:
+            self.progress.step(f"{first.place}: {shown(first.statement)}")
         options: dict[str, Any] = {"progress": self.progress, "clock": self.clock}
         if len(parts) > 1:
             ran = execute_together(

@@ -89,7 +89,7 @@ class Runner:
         """Note what stands in the way; a reason goes past what is forcible, and is recorded with it."""
         if not obstacles:
             return False
-        if not self.asked.force or not all(one.forcible for one in obstacles):
+        if not self.asked.force.strip() or not all(one.forcible for one in obstacles):
             self.outcome.obstacles += obstacles
             return True
         self.outcome.forced += obstacles
@@ -103,15 +103,15 @@ class Runner:
         if not scripts:
             return []
         connection = self.machine.connection
-        findings = linting.judged(
+        linted = linting.judged(
             scripts,
             from_catalog(connection),
             major=connection.info.server_version // 10000,
             waived=self.target.settings.waivers,
             today=self.target.clock.now().date(),
         )
-        self.outcome.warnings += [one for one in findings if one.severity is not Severity.ERROR]
-        return linting.errors(findings)
+        self.outcome.warnings += [one for one in linted.findings if one.severity is not Severity.ERROR]
+        return linted.obstacles()
 
     def _unbegun(self, now: Standing, migration: Migration) -> Script:
         script = script_of(migration.path)

@@ -33,8 +33,10 @@ def plan(place: Place, ask: Ask) -> Change:
     column = f"{place.name}.{ident(new.name)}"
     why = _FOLLOWS.strip() if trigger else _DEFAULT
     ends = " The trigger goes: from here on every release writes it." if trigger else ""
-    lines = [f"set = {json.dumps(f'{ident(new.name)} = {new.value or ask.default}')}"]
-    lines.append(f"where = {json.dumps(f'{ident(new.name)} IS NULL')}")
+    name = ident(new.name)
+    told = {"set": f"{name} = {new.value or ask.default}", "where": f"{name} IS NULL"}
+    told |= {"scope": "true", "check": f"{name} IS NOT NULL"}
+    lines = [f"{key} = {json.dumps(text)}" for key, text in told.items()]
     undone = f"The way back of the backfill of {slug}: nothing is to be done; that of expand drops the column."
     return Change(
         slug,

@@ -36,8 +36,8 @@ backups of before; then prove it: dbsec migrate residue.
 
 
 def plan(place: Place, ask: Ask) -> Change:
-    """``--old NAME --new "NAME [bytea]" --python MODULE:FUNCTION [--lookup NAME]``."""
-    ask.only(old=1, new=1, but=("python", "lookup"))
+    """``--old NAME --new "NAME [bytea]" --python MODULE:FUNCTION [--lookup NAME] [--check MODULE:FUNCTION]``."""
+    ask.only(old=1, new=1, but=("python", "lookup", "check"))
     old, new = settled.alone(ask.old[0]), ask.new[0]
     column = place.old(old)
     place.new(new)
@@ -66,6 +66,7 @@ def plan(place: Place, ask: Ask) -> Change:
     )
 
 
+_CHECKED = ": a function (--check) that decrypts and compares proves that the key was the right one"
 _BACK = """
 The way back of expand of {table}.{cipher}, once no release writes it. Rows that have {cipher} alone stop it before
 anything is dropped: decrypt them first.
@@ -94,9 +95,13 @@ def _backfill(place: Place, ask: Ask, old: str) -> str:
     wanting = [cipher, *([ident(ask.lookup)] if ask.lookup else [])]
     empty = " OR ".join(f"{name} IS NULL" for name in wanting)
     about = f"Encrypts {plain} of {place.name} into {', '.join(wanting)}, in a process that has the key."
+    check = ask.check or " AND ".join(f"{name} IS NOT NULL" for name in wanting)
     lines = [
         f"python = {json.dumps(ask.python)}",
         f"columns = {json.dumps([plain])}",
         f"where = {json.dumps(f'{plain} IS NOT NULL AND ({empty})')}",
+        f"scope = {json.dumps(f'{plain} IS NOT NULL')}",
+        "# what a verification asks of each row" + _CHECKED * (not ask.check),
+        f"check = {json.dumps(check)}",
     ]
     return mapped.backfill_text(place, about, lines)

@@ -31,7 +31,8 @@ BEGIN
   ELSIF tg_tag = 'DROP INDEX' AND dbsec_guard.says_concurrently() THEN
     RETURN;
   END IF;
-  PERFORM dbsec_guard.refuse_drop(tg_tag, string_agg(object_type || ' ' || object_identity, ', '))
+  PERFORM dbsec_guard.refuse_drop(tg_tag,
+      string_agg(object_type || ' ' || object_identity, ', ' ORDER BY object_identity))
     FROM pg_event_trigger_dropped_objects() JOIN dbsec_guard.protected USING (object_type, object_identity)
    WHERE NOT is_temporary HAVING count(*) > 0;
   IF tg_tag LIKE 'DROP %' AND tg_tag <> 'DROP EXTENSION' AND NOT dbsec_guard.settings_hold() THEN

@@ -1,0 +1,1 @@
+"""Parts of ``dbsec backfill`` that have a file of their own."""

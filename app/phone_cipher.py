@@ -74,11 +74,12 @@ def encrypt_batch(rows: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, An
         yield {"id": row["id"], **new}
 
 
-def agrees(row: Mapping[str, Any]) -> bool:
-    """Tell whether a row's new columns hold its phone: the check of the backfill."""
+def agrees(rows: Sequence[Mapping[str, Any]]) -> Iterable[bool]:
+    """Tell of each row whether its new columns hold its phone: the check of the backfill."""
     cipher = PhoneCipher(resolve(os.environ["APP_PHONE_KEY"], environ=os.environ))
-    try:
-        same = cipher.decrypt(row["phone_enc"], row["tenant_id"]) == row["phone"]
-    except Undecryptable:
-        return False
-    return same and bool(row["phone_bidx"] == cipher.index(row["phone"], row["tenant_id"]))
+    for row in rows:
+        try:
+            same = cipher.decrypt(row["phone_enc"] or b"", row["tenant_id"]) == row["phone"]
+        except Undecryptable:
+            same = False
+        yield same and row["phone_bidx"] == cipher.index(row["phone"], row["tenant_id"])

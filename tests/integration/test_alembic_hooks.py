@@ -333,6 +333,8 @@ def test_a_revision_that_nobody_could_read_makes_nobody_wait_either(project):
         op.add_column('orders', sa.Column('note', sa.Text))
         """,
     )
+    with pytest.raises(ApplyError, match=r"nothing was run: not linted: .*a1.py:9: .* asks the database"):
+        project.upgrade(Options(all_linted=True, progress=Silent()))
     told = threading.Event()
     options = Options(limits=Limits(give_up_s=20), told=lambda _: told.set(), progress=Silent())
     with nobody_waits(project) as waited:

@@ -288,6 +288,7 @@ def test_a_prepared_transaction_is_named_with_what_ends_it(private):
         gone = error_of(runner.LockNotTaken, run, session, ADD, limits)
         assert "prepared transaction 'it's stuck' of 'postgres'" in str(gone)
         assert gone.hint.startswith("ROLLBACK PREPARED 'it''s stuck'")
+        session.execute("SET statement_timeout = '20s'")
         pid = session.info.backend_pid
         with (
             connect(server.admin.but(dbname="prepared")) as other,

@@ -18,7 +18,7 @@ def walk(folder: Path, observer: Observer | None, workers: int = 1) -> None:
     sizes = {"batch_rows": 5, "batch_rows_min": 5, "batch_rows_max": 5}
     job = Job(name=folder.name, table=f'app."{folder.name}"', key=("id",), set="n = n + 1", **sizes)
     backfill.run(
-        opened, job, workers=workers, observer=observer, limits=Limits(ranges=2 if workers == 1 else 8, range_batches=1)
+        opened, job, workers=workers, observer=observer, limits=Limits(ranges=4 * workers, range_batches=1)
     )
 
 

@@ -37,7 +37,7 @@ SELECT id FROM dbsec_guard.overrides
 _MAKE: LiteralString = """
 CREATE SCHEMA dbsec_guard_selftest;
 COMMENT ON SCHEMA dbsec_guard_selftest IS 'the scratch schema of dbsec migrate guard selftest';
-CREATE TABLE dbsec_guard_selftest.big (id int);
+CREATE TABLE dbsec_guard_selftest.big (id int PRIMARY KEY);
 INSERT INTO dbsec_guard_selftest.big SELECT pg_catalog.generate_series(1, 500);
 ALTER TABLE dbsec_guard_selftest.big ADD CONSTRAINT positive CHECK (id OPERATOR(pg_catalog.>) 0) NOT VALID
 """

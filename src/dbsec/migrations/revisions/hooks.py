@@ -18,7 +18,7 @@ from dbsec.migrations.revisions.options import LOG, Options
 from dbsec.migrations.revisions.revision import Machine, Revision
 from dbsec.migrations.runner import linting
 from dbsec.migrations.schema.catalog import from_catalog
-from dbsec.migrations.script import Script
+from dbsec.migrations.script import Script, Unread
 from dbsec.pg import Conninfo, connect, own
 from dbsec.secret import Secret
 
@@ -154,26 +154,30 @@ class Hooks:
 
         assert self._migration.script is not None
         scripts, unread = revisions.read(str(self._migration.script.dir), paths)
-        for missed in unread:
-            LOG.warning("not linted; the guards judge each statement when it comes: %s", missed)
+        self._not_linted(unread)
         left_out = {missed.path for missed in unread}
         return [script for script in scripts if script.path not in left_out]
+
+    def _not_linted(self, unread: Sequence[Unread]) -> None:
+        for missed in unread:
+            LOG.warning("not linted; the guards judge each statement when it comes: %s", missed)
+        if unread and self._options.all_linted:
+            raise ApplyError(f"nothing was run: not linted: {unread[0]}", hint=unread[0].hint or "all_linted=False")
 
     def _lint(self, scripts: Sequence[Script], lowest: Severity) -> None:
         schema = from_catalog(self._raw)
         self._raw.rollback()
         today = self._options.clock.now().date()
-        found = linting.judged(scripts, schema, major=schema.major or 0, waived=self._options.waivers, today=today)
+        linted = linting.judged(scripts, schema, major=schema.major or 0, waived=self._options.waivers, today=today)
+        self._not_linted(linted.unread)
         counted = {lowest, Severity.ERROR}
-        refused = [one for one in found if one.severity in counted and one.name not in _MENDED]
-        for one in found:
+        refused = [one for one in linted.findings if one.severity in counted and one.name not in _MENDED]
+        for one in linted.findings:
             LOG.log(logging.ERROR if one in refused else logging.INFO, "%s", _told(one))
         if refused:
             more = f"; and {len(refused) - 1} more" if len(refused) > 1 else ""
-            raise ApplyError(
-                f"nothing was run: {_told(refused[0])}{more}",
-                hint=refused[0].fix or f"dbsec migrate rules {refused[0].code}",
-            )
+            hint = refused[0].fix or f"dbsec migrate rules {refused[0].code}"
+            raise ApplyError(f"nothing was run: {_told(refused[0])}{more}", hint=hint)
 
 
 def _jobs(migration: MigrationContext, revision: str) -> tuple[str, str]:

@@ -42,12 +42,14 @@ class _Warned:
 class Options:
     """``lint``: the lowest severity that refuses a run; None lints nothing. ``waivers``: their file, "" for the usual.
 
+    ``all_linted``: refuse also what the linter cannot read, such as a revision that asks the database.
     ``wait_s``: for another upgrade or runner to end. ``told`` is called with those who hold what is waited for.
     """
 
     limits: Limits = field(default_factory=Limits)
     lint: Severity | None = Severity.ERROR
     waivers: str = ""
+    all_linted: bool = False
     wait_s: float = 600.0
     told: Callable[[Sequence[Blocker]], None] = field(default_factory=_Warned)
     progress: Progress = field(default_factory=_Logged)

@@ -59,13 +59,12 @@ SELECT l.pid, n.nspname, c.relname, l.mode, {columns}
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
  ORDER BY l.granted DESC, coalesce(a.xact_start, p.prepared), l.mode
 """
-# Whom a backend waits for; of a prepared transaction pg_blocking_pids says 0, and CREATE INDEX CONCURRENTLY names one.
+# Whom a backend waits for. Of a prepared transaction pg_blocking_pids says 0. pg_stat_progress_create_index says
+# current_locker_pid beside it, and of a prepared one that is a lie: whoever has the slot of its old session.
 _BY_PID: LiteralString = """
 WITH {prepared}, waiting AS (SELECT * FROM pg_catalog.pg_locks WHERE pid = %(pid)s AND NOT granted),
 blocking (pid) AS (
   SELECT pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s))
-  UNION SELECT current_locker_pid::int FROM pg_catalog.pg_stat_progress_create_index
-         WHERE pid = %(pid)s AND current_locker_pid <> 0
 ), l AS (
   SELECT pid, NULL::oid AS relation, NULL::text AS mode, ''::text AS virtualtransaction, true AS granted
     FROM blocking WHERE pid <> 0

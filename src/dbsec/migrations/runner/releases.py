@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString, Protocol
 
 import psycopg
+from psycopg import errors
 
 PRIMARY = "primary"
 KEPT = timedelta(days=90)
@@ -126,7 +127,7 @@ def look(connection: psycopg.Connection[Any]) -> Look:
     for role in _ROLES:
         if not seen.hidden:
             break
-        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+        with contextlib.suppress(errors.InsufficientPrivilege):
             seen = replace(_look(connection, role), role=seen.role)
     return seen
 
@@ -146,11 +147,10 @@ def observe(
         with reach() as other:
             looks[reference] = look(other)
     # who may only read (a standby, a role that plans) still looks; the time is then not observed by it
-    with contextlib.suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
-        with connection.transaction():
-            for server, seen in looks.items():
-                if not seen.hidden:
-                    _record(connection, server, seen)
+    with contextlib.suppress(errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction), connection.transaction():
+        for server, seen in looks.items():
+            if not seen.hidden:
+                _record(connection, server, seen)
     sightings = tuple(Sighting(*row) for row in connection.execute(_SIGHTINGS))
     observed = {server: _observed(connection, server, gap) for server in looks}
     return Seen(looks, sightings, observed, observed[PRIMARY].now)

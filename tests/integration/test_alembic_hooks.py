@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -220,13 +221,24 @@ CONCURRENTLY = "op.create_index('users_name', 'users', ['name'], postgresql_conc
 
 
 @pytest.mark.pg(15, 17, 18)
-@pytest.mark.parametrize("block", [True, False], ids=["in a block", "without a block"])
-def test_concurrently_runs_outside_the_transaction(project, block):
-    up = f"with op.get_context().autocommit_block():\n    {CONCURRENTLY}" if block else CONCURRENTLY
-    project.revision("a1", up)
+def test_concurrently_runs_outside_the_transaction(project):
+    project.revision("a1", CONCURRENTLY)
     project.revision("a2", "op.add_column('users', sa.Column('phone', sa.Text))")
     project.upgrade()
     assert (project.heads, project.valid_indexes()) == (["a2"], ["users_name"])
+
+
+def test_concurrently_in_an_autocommit_block_leaves_no_invalid_index_behind(project):
+    with connect(project.conninfo) as admin:
+        admin.execute("INSERT INTO users (name) VALUES ('user 1')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            admin.execute("CREATE UNIQUE INDEX CONCURRENTLY users_name ON users (name)")
+        admin.execute("DELETE FROM users WHERE id = 1")
+    assert project.valid_indexes() == []
+    unique = CONCURRENTLY.replace("postgresql_", "unique=True, postgresql_")
+    project.revision("a1", f"with op.get_context().autocommit_block():\n    {unique}")
+    project.upgrade()
+    assert (project.heads, project.valid_indexes()) == (["a1"], ["users_name"])
 
 
 def test_python_moves_rows_with_a_session_and_bulk_insert(project):

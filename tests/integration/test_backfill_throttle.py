@@ -6,16 +6,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 import pytest
 
+from dbsec import backfill
+from dbsec.backfill import Job
 from dbsec.backfill.limits import ThrottleLimits, of_table
 from dbsec.backfill.signals import SIGNALS
 from dbsec.backfill.throttle import NotReadable, Overloaded, Throttle
 from dbsec.lab import ports
-from dbsec.pg import Conninfo, connect
+from dbsec.pg import Conninfo, connect, own
 from dbsec.pg.instance import Instance
+from dbsec.progress import Silent
 from dbsec.retry import wait_until
 
 TABLE = "app.users"
@@ -34,6 +38,16 @@ def limits(**chosen: object) -> ThrottleLimits:
 
 def throttle(conninfo: Conninfo, **chosen: object) -> Throttle:
     return Throttle(limits(**chosen), lambda: connect(conninfo), table=TABLE)
+
+
+class Told(Silent):
+    """A progress that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append(text)
 
 
 @dataclass
@@ -157,6 +171,28 @@ def test_a_standby_that_lags_is_waited_for(pair):
     pair.write(2)
     slot = "the idle replication slot 'standby1' is"
     held_until(pair.primary, slot, pair.follower.start, max_lag_bytes="1MB")
+
+
+def test_a_backfill_waits_for_a_standby_and_goes_on(pair):
+    with connect(pair.primary) as admin:
+        own.install(admin)
+    job = Job("fill", TABLE, ("id",), set="email = 'x' || id", batch_rows=100, batch_rows_max=100)
+    told, ended = Told(), []
+    pair.pause()
+    with throttle(pair.primary, max_lag_bytes="64kB") as held:
+        opened = partial(connect, pair.primary)
+        run = partial(backfill.run, opened, job, throttle=held, progress=told)
+        thread = threading.Thread(target=lambda: ended.append(run()), daemon=True)
+        thread.start()
+        wait_until(lambda: any("replica 'standby' is" in step for step in told.steps), within_s=20, what="the wait")
+        with connect(pair.primary) as admin:
+            held_at = backfill.status(admin, "fill").visited
+        assert held_at < 3000
+        pair.resume()
+        thread.join(30)
+    assert "going on" in told.steps
+    assert ended[0].status.visited == 3000
+    assert ended[0].throttled_s > 0
 
 
 def test_a_critical_lag_stops_the_backfill(pair):

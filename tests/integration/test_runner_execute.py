@@ -66,47 +66,47 @@ def test_a_short_statement_runs_and_commits_with_what_is_around_it(session):
     assert (ran.turns, ran.lock_attempts) == (1, 1)
 
 
+KINDS = {
+    "ALTER TABLE app.orders ADD CONSTRAINT o_fk FOREIGN KEY (user_id) REFERENCES app.users NOT VALID": Kind.SHORT,
+    "ALTER TABLE app.users VALIDATE CONSTRAINT positive": Kind.LONG,
+    "COMMENT ON TABLE app.users IS 'people'": Kind.LONG,
+    "SELECT count(*) FROM app.users": Kind.LONG,
+    "CREATE INDEX CONCURRENTLY users_phone ON app.users (phone)": Kind.CONCURRENT,
+    "DROP INDEX CONCURRENTLY app.users_email": Kind.CONCURRENT,
+    "REINDEX TABLE CONCURRENTLY app.users": Kind.CONCURRENT,
+    "VACUUM app.users": Kind.CONCURRENT,
+    "UPDATE app.users SET phone = NULL WHERE id = 1": Kind.ROWS,
+    "CREATE TABLE app.countries (code text PRIMARY KEY)": Kind.FREE,
+    "ALTER SEQUENCE app.numbers RESTART": Kind.FREE,
+    "SET search_path = app": Kind.SESSION,
+    "DO $$BEGIN ALTER TABLE app.users ADD COLUMN x int; END$$": Kind.SHORT,
+    "SELECT app.alter_it()": Kind.SHORT,
+    "DO $$BEGIN FOR n IN 1..3 LOOP UPDATE app.users SET phone = '' WHERE id = n; COMMIT; END LOOP; END$$": Kind.ROWS,
+    "BEGIN; ALTER TABLE app.users ADD COLUMN z int; CREATE TABLE app.x (id int); COMMIT": Kind.TRANSACTION,
+}
+
+
 @VERSIONS
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("ALTER TABLE app.orders ADD CONSTRAINT o_fk FOREIGN KEY (user_id) REFERENCES app.users NOT VALID", Kind.SHORT),
-        ("ALTER TABLE app.users VALIDATE CONSTRAINT positive", Kind.LONG),
-        ("COMMENT ON TABLE app.users IS 'people'", Kind.LONG),
-        ("SELECT count(*) FROM app.users", Kind.LONG),
-        ("CREATE INDEX CONCURRENTLY users_phone ON app.users (phone)", Kind.CONCURRENT),
-        ("DROP INDEX CONCURRENTLY app.users_email", Kind.CONCURRENT),
-        ("REINDEX TABLE CONCURRENTLY app.users", Kind.CONCURRENT),
-        ("VACUUM app.users", Kind.CONCURRENT),
-        ("UPDATE app.users SET phone = NULL WHERE id = 1", Kind.ROWS),
-        ("CREATE TABLE app.countries (code text PRIMARY KEY)", Kind.FREE),
-        ("ALTER SEQUENCE app.numbers RESTART", Kind.FREE),
-        ("SET search_path = app", Kind.SESSION),
-        ("DO $$BEGIN ALTER TABLE app.users ADD COLUMN x int; END$$", Kind.SHORT),
-        ("SELECT app.alter_it()", Kind.SHORT),
-        (
-            "DO $$BEGIN FOR n IN 1..3 LOOP UPDATE app.users SET phone = '' WHERE id = n; COMMIT; END LOOP; END$$",
-            Kind.ROWS,
-        ),
-        ("BEGIN; ALTER TABLE app.users ADD COLUMN x int; CREATE TABLE app.x (id int); COMMIT", Kind.TRANSACTION),
-    ],
-)
-def test_each_kind_runs_and_leaves_the_session_as_it_was(session, text, kind):
+def test_each_kind_runs_and_leaves_the_session_as_it_was(session):
     session.execute("ALTER TABLE app.users ADD CONSTRAINT positive CHECK (id > 0) NOT VALID")
     session.execute("CREATE INDEX users_email ON app.users (email); CREATE SEQUENCE app.numbers")
-    session.execute(
-        "CREATE FUNCTION app.alter_it() RETURNS void LANGUAGE plpgsql AS "
-        "'BEGIN ALTER TABLE app.users ADD COLUMN y int; END'"
-    )
+    body = "'BEGIN ALTER TABLE app.users ADD COLUMN y int; END'"
+    session.execute(f"CREATE FUNCTION app.alter_it() RETURNS void LANGUAGE plpgsql AS {body}".encode())
     session.execute("SET statement_timeout = '7s'")
     names = ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"]
-    before = [session.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in names]
-    found = classified(session, text)
-    assert found[-1].kind is kind
-    if kind is Kind.SHORT and "SELECT" in text:
-        assert [str(name) for name, _ in found[-1].locks] == ["app.users"]  # from the function's body
-    run(session, text)
-    assert [session.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in names] == before
+
+    def settings() -> list[Any]:
+        return [session.execute("SELECT current_setting(%s)", (one,)).fetchone() for one in names]
+
+    before = settings()
+    for text, kind in KINDS.items():
+        found = classified(session, text)
+        assert found[-1].kind is kind, text
+        if "alter_it" in text:
+            assert [str(table) for table, _ in found[-1].locks] == ["app.users"]  # from the function's body
+        run(session, text)
+        assert settings() == before, text
+    assert columns(session) >= {"x", "y", "z"}
 
 
 def test_the_settings_of_a_file_count_where_they_are_stricter_or_meant_for_the_statement(session):

@@ -127,7 +127,7 @@ def test_a_block_is_all_or_nothing(session):
 
 def test_a_file_that_cannot_be_read_is_not_passed_over(session):
     with pytest.raises(UsageError, match="syntax error"):
-        classified(session, "ALTER TABLE app.users ADD COLUM x; SELECT 1")
+        classified(session, "SELECT 1; ALTER TABEL app.users ADD COLUMN x int")
 
 
 # --- faults
@@ -305,6 +305,8 @@ def test_an_autovacuum_gives_way(private):
     server = private(autovacuum_naptime="1s", autovacuum_vacuum_cost_limit="1", autovacuum_vacuum_cost_delay="100ms")
     with connect(server.create_database("busy")) as session:
         session.execute(SETUP.encode())
+        # slow enough to outlive our patience: only its giving way lets us through
+        session.execute("INSERT INTO app.users SELECT n, repeat('x', 500), '' FROM generate_series(2000, 12000) AS n")
         session.execute("UPDATE app.users SET phone = 'x'")
         wanted = [(name("users"), 8)]
         retry.wait_until(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbsec.backfill.assignments import Assignment, parse
+from dbsec.backfill.assignments import parse
 from dbsec.errors import UsageError
 
 
@@ -30,7 +30,12 @@ from dbsec.errors import UsageError
     ],
 )
 def test_each_column_has_its_expression(text, found):
-    assert parse(text) == tuple(Assignment(*one) for one in found)
+    assert [(one.column, one.expression) for one in parse(text)] == found
+
+
+def test_an_expression_says_what_it_mentions():
+    (one,) = parse("n = app.f(\"Other\", N, 'text', 1e5) -- m")
+    assert one.names == {"app", "f", "Other", "n"}
 
 
 @pytest.mark.parametrize(

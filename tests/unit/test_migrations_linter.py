@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from dbsec.findings import Severity
 from dbsec.migrations.linter import Options, all_rules, lint
@@ -10,7 +11,7 @@ from dbsec.migrations.names import Name
 from dbsec.migrations.reading import source
 from dbsec.migrations.schema.dump import from_dump
 from dbsec.migrations.schema.model import Schema
-from dbsec.migrations.script import Script
+from dbsec.migrations.script import Script, Wrap
 from dbsec.migrations.stats import Stats, TableStats
 
 DUMP = "CREATE TABLE app.users (id bigint PRIMARY KEY, email text);"
@@ -96,3 +97,21 @@ def test_a_finding_says_where_and_what(tmp_path):
 def test_every_rule_has_its_own_code_and_name():
     rules = list(all_rules().values())
     assert len({rule.code for rule in rules}) == len(rules) == len(all_rules())
+
+
+def test_what_a_rule_says_it_needs_hides_no_finding():
+    """The engine does not ask a rule about an operation that lacks what it ``needs``: asked all the same, it is silent."""
+    asked_always = {name: structs.replace(rule, needs=None) for name, rule in all_rules().items()}
+    examples = [one for rule in all_rules().values() for one in (rule.example, *rule.more)]
+    scripts = [
+        Script(f"{number}.sql", f"{example.setup}\n{text}", wrap=wrap)
+        for number, example in enumerate(examples)
+        for text in (example.bad, example.good)
+        for wrap in Wrap
+    ]
+    for known in (False, True):
+        found, wanted = (
+            [lint([one], schema=Schema(known=known), options=Options(17, rules=rules)).findings for one in scripts]
+            for rules in (None, asked_always)
+        )
+        assert found == wanted

@@ -24,10 +24,14 @@ _OPEN = {"(": ")", "[": "]"}
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A column, as the catalog has its name, and what is written to it; None where no single expression says that."""
+    """A column, as the catalog has its name, and what is written to it; None where no single expression says that.
+
+    ``names`` are all that the expression mentions: columns, functions, types.
+    """
 
     column: str
     expression: str | None
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +52,21 @@ def _assignments(text: str, part: list[_Token]) -> Iterator[Assignment]:
     left, right = part[:equals], part[equals + 1 :]
     if not left or not right:
         raise UsageError("'set' is not what stands after SET of an UPDATE", hint='set = "column = expression"')
-    if left[0].text == "(":
-        names = [_column(one) for one in _split(left[1:-1])]
-        values = _row(right)
-        if values is None or len(values) != len(names):
-            yield from (Assignment(name, None) for name in names)
-        else:
-            yield from (Assignment(name, _expression(text, value)) for name, value in zip(names, values, strict=True))
+    if left[0].text != "(":
+        yield _assignment(text, left, right)
+        return
+    columns, values = _split(left[1:-1]), _row(right)
+    if values is None or len(values) != len(columns):
+        yield from (Assignment(_column(column), None) for column in columns)
     else:
-        yield Assignment(_column(left), _expression(text, right))
+        yield from (_assignment(text, column, value) for column, value in zip(columns, values, strict=True))
+
+
+def _assignment(text: str, column: list[_Token], value: list[_Token]) -> Assignment:
+    if not value or (len(value) == 1 and value[0].text.lower() == "default"):
+        return Assignment(_column(column), None)
+    names = frozenset(_catalog(token.text) for token in value if token.kind == "name")
+    return Assignment(_column(column), text[value[0].begin : value[-1].end], names)
 
 
 def _column(tokens: list[_Token]) -> str:
@@ -65,7 +75,11 @@ def _column(tokens: list[_Token]) -> str:
             f"'set' writes a part of a column ({''.join(token.text for token in tokens)})",
             hint="give the whole value of the column",
         )
-    name = tokens[0].text
+    return _catalog(tokens[0].text)
+
+
+def _catalog(name: str) -> str:
+    """Spell a name as the catalog has it."""
     if name.startswith('"'):
         return name[1:-1].replace('""', '"')
     return "".join(char.lower() if char.isascii() else char for char in name)
@@ -77,12 +91,6 @@ def _row(tokens: list[_Token]) -> list[list[_Token]] | None:
     if len(inner) < 3 or inner[0].text != "(" or _closing(inner, 0) != len(inner) - 1:
         return None
     return None if inner[1].text.lower() in ("select", "with", "values") else _split(inner[1:-1])
-
-
-def _expression(text: str, tokens: list[_Token]) -> str | None:
-    if len(tokens) == 1 and tokens[0].text.lower() == "default":
-        return None
-    return text[tokens[0].begin : tokens[-1].end]
 
 
 def _split(tokens: list[_Token]) -> list[list[_Token]]:

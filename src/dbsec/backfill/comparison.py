@@ -69,12 +69,10 @@ def of_set(connection: psycopg.Connection[Any], job: Job, target: Target, check:
 
     Errors: ``UsageError`` for a ``set`` that cannot be compared without ``check``.
     """
-    wanted = _expected(connection, target, assignments.parse(job.set or ""))
-    if check is None and (odd := [one.column.name for one in wanted if one.expression is None]):
-        raise UsageError(
-            f"'set' gives '{odd[0]}' no expression of its own to compare with",
-            hint="write each column as 'column = expression', or give the job a check that is true of a right row",
-        )
+    parsed = assignments.parse(job.set or "")
+    if check is None:
+        _must_compare(parsed)
+    wanted = _expected(connection, target, parsed)
     known = [one for one in wanted if one.expression is not None]
     null = [sql.SQL("{} IS NULL AND {} IS NOT NULL").format(one.column.identifier, one.value) for one in known]
     return Comparison(
@@ -86,6 +84,15 @@ def of_set(connection: psycopg.Connection[Any], job: Job, target: Target, check:
         empty=_OR.join(sql.SQL("{} IS NULL").format(one.value) for one in known) if known else _FALSE,
         hashed=(*(one.column.identifier for one in wanted), *(one.value for one in known)),
     )
+
+
+def _must_compare(found: Sequence[Assignment]) -> None:
+    hint = "give the job a check that is true of a right row"
+    if odd := [one.column for one in found if one.expression is None]:
+        raise UsageError(f"'set' gives '{odd[0]}' no expression of its own to compare with", hint=hint)
+    # n = n + 1 is never what it says, and a repair would count every row once more.
+    if odd := [name for one in found for name in (other.column for other in found) if name in one.names]:
+        raise UsageError(f"'set' reads '{odd[0]}', which it writes: what it was before is not known", hint=hint)
 
 
 def failed(check: str) -> sql.Composed:

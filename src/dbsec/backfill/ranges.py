@@ -14,9 +14,10 @@ from dbsec.backfill.target import Target
 from dbsec.backfill.windows import Key
 
 SAMPLE_PAGES = 500
+# A table that is neither partitioned nor a partition has no tree.
 _SIZE: LiteralString = """
-SELECT coalesce(sum(pg_catalog.pg_relation_size(t.relid)), 0)::bigint / current_setting('block_size')::bigint
-  FROM pg_catalog.pg_partition_tree(%s) t WHERE t.isleaf
+SELECT sum(pg_catalog.pg_relation_size(t.relid))::bigint / current_setting('block_size')::bigint
+  FROM (SELECT %(oid)s::oid UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(%(oid)s) p) AS t(relid)
 """
 _ENTER: LiteralString = """
 INSERT INTO dbsec.backfill_ranges (backfill, n, low_key, high_key, cursor_key) VALUES (%s, %s, %s, %s, %s)
@@ -47,7 +48,7 @@ def sample(
 
     At most ``most`` parts, of ``least_rows`` or more. Reads 500 pages (4 MB) or the whole of a smaller table.
     """
-    row = connection.execute(_SIZE, (target.oid,)).fetchone()
+    row = connection.execute(_SIZE, {"oid": target.oid}).fetchone()
     pages = row[0] if row else 0
     percent = min(100.0, 100 * SAMPLE_PAGES / max(pages, 1))
     seen = sql.SQL("{} TABLESAMPLE SYSTEM ({})").format(target.identifier, sql.Literal(percent))

@@ -74,13 +74,13 @@ def run(
         own.require(connection, _VERSION)
         found = target.find(connection, job)
         reached = state.begin(connection, job, found, limits)
-        before = dead_rows.read(connection, found)
+        first, counts = state.status(connection, job.name), dead_rows.read(connection, found)
     crew = Crew(Work(job, found, limits, function), connect, throttle, progress, clock, observer, reached)
     _work(crew, workers)
     with closing(session.opened(connect)) as connection, _refusals(job):
         last = state.status(connection, job.name)
         _show(crew, last)
-        hint = dead_rows.hint(before, dead_rows.read(connection, found), found)
+        hint = dead_rows.hint(connection, found, counts, last.changed - first.changed)
     seconds = clock.monotonic() - begun
     return Outcome(last.state, last, seconds, crew.throttled_s, crew.retries, crew.reconnects, hint)
 

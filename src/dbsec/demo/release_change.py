@@ -21,7 +21,7 @@ from dbsec.secret import Secret
 
 KEY = "APP_PHONE_KEY"
 _SERVED_S = 2.0  # how long each split of the traffic is watched
-QUIET_S = 3.0
+QUIET_S = 12.0
 _FEW = 100  # more than green writes by itself meanwhile
 _BACKFILL = "002_backfill_users_phone_enc"
 _CONFIG = ("--config", "dbsec.toml")

@@ -110,9 +110,10 @@ def dangerous_file(target: MigrationTarget) -> Observation:
         try:
             target.deploy(file)
         except DbsecError as exc:
+            said = exc.message.removeprefix("dbsec: ").splitlines()[0]
             refused = {"refused": exc.message, "rewritten": _one(admin, _FILENODE) != before}
-            passed = not refused["rewritten"] and "MIG" in exc.message
-            return Observation(Outcome.PASS if passed else Outcome.ERROR, f"refused: {exc.message}", refused)
+            passed = not refused["rewritten"] and "MIG201" in said
+            return Observation(Outcome.PASS if passed else Outcome.ERROR, f"refused: {said}", refused)
         finally:
             file.unlink()
         rewritten = _one(admin, _FILENODE) != before

@@ -20,9 +20,7 @@ from dbsec.migrations.effects.model import NOTHING
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.mismatch import missing
 from dbsec.migrations.operations import (
-    AlterEnum,
     Operation,
-    SetVariable,
     TransactionControl,
 )
 from dbsec.migrations.reading.parse import parse
@@ -139,12 +137,13 @@ class _Engine:
         self._told = set[str]()  # rules that have a finding in this script
         first = len(self.result.located)
         for at, (statement, operation) in enumerate(acts):
-            self._enter(statement)
+            self._session.enter(statement.block)
             if isinstance(operation, TransactionControl):
                 self._turn(acts, at, operation)
             try:
                 self._judge(acts, at)
-                self._advance(statement, operation, released=not script.deployed)
+                self._session.advance(statement, operation, self._effect)
+                apply(self.schema, operation, released=not script.deployed)
             except RecursionError:
                 self._too_deep(statement)
         self.result.located[first:] = with_whole_fixes(self.result.located[first:])
@@ -178,14 +177,6 @@ class _Engine:
     def _too_deep(self, statement: Statement) -> None:
         self.result.unread.append(Unread(statement.script.path, statement.line, TOO_DEEP))
 
-    def _enter(self, statement: Statement) -> None:
-        session = self._session
-        if statement.block != session.block or not statement.block:
-            session.block = statement.block
-            session.held.clear()
-            session.local.clear()
-            session.added_values.clear()
-
     def _judge(self, acts: list[Act], at: int) -> None:
         statement, operation = acts[at]
         if statement.script.deployed:
@@ -215,21 +206,6 @@ class _Engine:
             found = tuple(rule for rule in meant if rule.needs is None or has[rule.needs])
             self._rules_of[seen] = found
         return found
-
-    def _advance(self, statement: Statement, operation: Operation, *, released: bool) -> None:
-        session = self._session
-        if isinstance(operation, SetVariable):
-            if not operation.local or statement.in_transaction:
-                scope = session.local if operation.local else session.settings
-                _set(scope, operation)
-                if operation.name == "timezone":
-                    session.zones.add(operation.value or "")
-        elif isinstance(operation, AlterEnum) and operation.old is None:
-            session.added_values.setdefault(operation.type, set()).add(operation.value)
-        if statement.in_transaction:
-            for table, mode in self._effect.locks:
-                session.held[table] = max(mode, session.held.get(table, mode))
-        apply(self.schema, operation, released=released)
 
     def _report(self, rule: Rule, hit: Hit, step: Step) -> None:
         statement = step.statement
@@ -273,15 +249,6 @@ class _Engine:
             found = tuple(MANUAL.format(major=self.options.major, page=page) for page in rule.source)
             self._pages[rule.code] = found
         return found
-
-
-def _set(scope: dict[str, str], variable: SetVariable) -> None:
-    if variable.value is not None:
-        scope[variable.name] = variable.value
-    elif variable.name == "all":
-        scope.clear()
-    else:
-        scope.pop(variable.name, None)
 
 
 def _measured(stats: Stats, step: Step, hit: Hit, severity: Severity) -> tuple[Severity, str]:

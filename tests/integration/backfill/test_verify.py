@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dbsec import files
 from dbsec.backfill import Job
 from dbsec.backfill.verification import Mismatch
 from dbsec.backfill.verify import remaining, verified, verify
@@ -179,11 +182,21 @@ def test_values_that_differ_each_time_need_a_check(users, expression):
     assert {one.key: one.sort for one in verify(users.db, checked).mismatches} == {("3",): "wrong", ("4",): "missed"}
 
 
+@pytest.mark.parametrize("text", ["seen = seen + 1", "kind = 'y', seen = length(KIND)", 'seen = app.users."seen" + 1'])
+def test_what_is_computed_from_itself_is_never_repaired_twice(users, text):
+    job = walked(users, **EMAIL, set=text)
+    with pytest.raises(UsageError, match="which it writes: what it was before is not known"):
+        verify(users.db, job, repair=True)
+    assert users.db.execute("SELECT DISTINCT seen FROM app.users WHERE id > 1").fetchall() == [(1,)]
+    users.db.execute("UPDATE app.users SET seen = 0 WHERE id = 9")
+    assert verify(users.db, Job(**EMAIL, set=text, check="seen = 1"), repair=True).repaired == 1
+
+
 def test_columns_set_from_one_query_need_a_check(users):
-    job = walked(users, **{**EMAIL, "set": "(kind, seen) = (SELECT 'y', 1)"})
+    job = walked(users, **EMAIL, set="(kind, seen) = (SELECT 'y', 1)")
     with pytest.raises(UsageError, match="no expression of its own"):
         verify(users.db, job)
-    assert verify(users.db, Job(**{**EMAIL, "set": job.set, "check": "seen = 1"})).clean
+    assert verify(users.db, Job(**EMAIL, set=job.set, check="seen = 1")).clean
 
 
 def encode(rows):
@@ -274,3 +287,24 @@ def test_an_empty_table_is_verified(scene):
     job = scene.job()
     scene.run(job)
     assert verify(scene.db, replace(job, check="true")).rows == 0
+
+
+def test_the_command_names_keys_and_repairs(users, tmp_path):
+    job = walked(users, **{**TODO, "name": "007_normalize"})
+    text = f"format = 1\ntable = 'app.users'\nkey = 'id'\nset = '{job.set}'\nwhere = '{job.where}'\nbatch_rows = 100\n"
+    (tmp_path / "007_normalize.toml").write_text(text)
+    files.write_atomic(tmp_path / "dsn", users.conninfo.text())
+    users.db.execute("UPDATE app.users SET normalized = 'off' WHERE id IN (7, 8)")
+
+    def command(*argv: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "dbsec", "backfill", "verify", "007_normalize.toml", "--dsn", "file:dsn", *argv]
+        return subprocess.run(whole, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    found = command()
+    assert found.returncode == 1, found.stderr
+    assert found.stdout.splitlines()[:2] == ["wrong: 7", "wrong: 8"]
+    assert "1,000 rows judged in 1 ranges" in found.stdout
+    mended = command("--repair", "--format", "json")
+    assert (mended.returncode, json.loads(mended.stdout)["result"]["repaired"]) == (0, 2)
+    assert "secret" not in f"{found} {mended}".lower()
+    assert verified(users.db, job.name, job.digest)

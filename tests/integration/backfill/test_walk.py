@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from dbsec.backfill import Limits, State, windows
+from dbsec.backfill import Limits, State, ranges, windows
 from dbsec.backfill import target as targets
 from dbsec.backfill.statements import Work, lock, update
 from dbsec.backfill.windows import Window
@@ -19,6 +19,7 @@ from dbsec.journal import Edge
 pytestmark = pytest.mark.pg(17)
 MAIN = pytest.mark.pg(15, 17, 18)
 
+QUOTED = ', "so to say"'
 KEYS = {
     "int at its maximum": ("id int PRIMARY KEY", "2147483647 - 3000 + g", ("id",)),
     "bigint with gaps of 2^40": ("id bigint PRIMARY KEY", "(g - 1500)::bigint << 40", ("id",)),
@@ -36,7 +37,7 @@ KEYS = {
 def test_every_row_is_written_once_whatever_the_key(scene):
     scene.db.execute("CREATE DOMAIN app.word AS varchar(40)")
     for kind, (columns, value, key) in KEYS.items():
-        name = f'app."{kind}, ""so to say"""'
+        name = sql.Identifier("app", kind + QUOTED).as_string()
         scene.db.execute(f"CREATE TABLE {name} ({columns}, n int NOT NULL DEFAULT 0)")
         if kind == "descending":
             scene.db.execute(f"CREATE UNIQUE INDEX ON {name} (id DESC)")
@@ -46,6 +47,8 @@ def test_every_row_is_written_once_whatever_the_key(scene):
         assert scene.times(name) == {1: 3000}, kind
         assert (done.state, done.status.visited, done.status.changed) == (State.DONE, 3000, 3000)
         assert done.status.ranges == done.status.ranges_done == 30
+        assert done.hint.startswith("3,000 dead rows beside 3,000 live ones; ")
+        assert done.hint.endswith(f"VACUUM (ANALYZE) {sql.Identifier('app', kind + QUOTED).as_string()};")
 
 
 def test_an_infinite_date_is_a_key_like_another(scene):
@@ -121,6 +124,29 @@ def test_rows_that_come_above_the_high_mark_are_left_to_those_who_write_them(sce
     held.go_on.set()
     run.result()
     assert scene.times() == {-1: 500, 1: 100}
+
+
+@pytest.mark.parametrize("partitioned", ["", "PARTITION BY RANGE (id)"])
+def test_a_large_table_is_split_evenly_by_a_few_of_its_pages(partitioned, scene):
+    scene.db.execute(f"CREATE TABLE app.t (id int PRIMARY KEY, pad text) {partitioned}")
+    if partitioned:
+        scene.db.execute("CREATE TABLE app.t1 PARTITION OF app.t FOR VALUES FROM (1) TO (5000)")
+        scene.db.execute("CREATE TABLE app.t2 PARTITION OF app.t DEFAULT")
+    scene.db.execute("INSERT INTO app.t SELECT g, repeat('x', 1000) FROM generate_series(1, 28000) g")
+    target = targets.find(scene.db, scene.job())
+    blocks = "SELECT sum(heap_blks_hit + heap_blks_read)::int FROM pg_statio_user_tables WHERE relname ^@ 't'"
+    before = counted(scene, blocks)
+    estimate, bounds = ranges.sample(scene.db, target, most=4, least_rows=100)
+    assert counted(scene, blocks) - before < 3 * ranges.SAMPLE_PAGES  # of 4,000 pages, looked at twice
+    assert 14000 < estimate < 56000
+    keys = [int(key) for (key,) in bounds]
+    assert keys == sorted(keys)
+    assert all(abs(key - quarter) < 4000 for key, quarter in zip(keys, (7000, 14000, 21000), strict=True))
+
+
+def counted(scene: Any, query: str) -> int:
+    scene.db.execute("SELECT pg_stat_force_next_flush()")
+    return int(scene.db.execute(query).fetchone()[0])
 
 
 @MAIN

@@ -6,19 +6,20 @@ work            disk                                        WAL
 rewrite         table + its indexes, beside the old ones    the same: every page of the copy is logged
 index build     index, and as much again while it sorts     the index
 scan            nothing                                     nothing
-row writes      a second version of each row, and of its    each page once in full (after a checkpoint), and
-                entry in each index                         80 bytes beside each version and each entry
+row writes      a second version of each row, 16 bytes      each page once in full (after a checkpoint), and
+                wider, and of its entry in each index       80 bytes beside each version and each entry
 ==============  ==========================================  ==============================================
 
 An index is rows * (12 bytes + its key by pg_stats, in steps of 8) / 0.9. Time is that of ``stats.Rates``. A standby
 lags by the time that its replay takes longer than the work. Need on disk: all of it, and the WAL that is kept at once.
+Each statement finds the tables as those before it have left them: with more indexes, and twice as large after a write.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -89,11 +90,15 @@ class Cost:
 @dataclass(frozen=True)
 class Server:
     """What the estimates rest on, read once. ``kept_wal``: bytes that a checkpoint leaves; ``keeps_all``: an archive or
-    a slot may hold all WAL of a statement back; ``standbys``: whether one streams."""
+    a slot may hold all WAL of a statement back; ``standbys``: whether one streams.
+
+    ``sizes`` are those of ``stats``; they grow with what is estimated.
+    """
 
     stats: Stats
+    sizes: dict[Name, TableStats]
     widths: Mapping[Name, Mapping[str, int]]
-    indexes: Mapping[Name, int]
+    indexes: dict[Name, int]
     places: Mapping[Name, str]
     kept_wal: int
     keeps_all: bool
@@ -110,7 +115,8 @@ class Server:
         places = {Name(schema, name): place for schema, name, place in connection.execute(_PLACES)}
         row = connection.execute(_KEPT).fetchone()
         assert row is not None
-        return cls(stats, widths, indexes, places, *row)
+        sizes = dict(stats.tables)
+        return cls(replace(stats, tables=sizes), sizes, widths, indexes, places, *row)
 
     def cost(self, statement: Statement | None, effect: Effect) -> Cost:
         """Estimate what a statement does to the tables that its effect names."""
@@ -130,6 +136,7 @@ class Server:
             return Cost(seconds=None)
         wal, disk = self._bytes(task, size, statement)
         seconds = self.stats.seconds(task.work, task.table) or 0.0
+        self._grow(task, size, disk)
         lag = max(0.0, wal / REPLAY - seconds) if self.standbys else None
         return Cost(wal, {self.places.get(task.table, "pg_default"): disk} if disk else {}, seconds, lag)
 
@@ -143,8 +150,18 @@ class Server:
             return index, 2 * index
         if task.work is Work.WRITE:
             entries = 1 + self.indexes.get(task.table, 0)
-            return 2 * whole + size.rows * entries * PER_VERSION, whole
+            wider = size.rows * KEY_BYTES
+            return 2 * whole + wider + size.rows * entries * PER_VERSION, whole + wider
         return 0, 0
+
+    def _grow(self, task: Task, size: TableStats, disk: int) -> None:
+        """Leave the table to the next statement as this one does."""
+        if task.work is Work.BUILD:
+            self.indexes[task.table] = self.indexes.get(task.table, 0) + 1
+            self.sizes[task.table] = replace(size, index_bytes=size.index_bytes + disk // 2)
+        elif task.work is Work.WRITE:
+            heap = disk - size.index_bytes
+            self.sizes[task.table] = replace(size, bytes=size.bytes + heap, index_bytes=2 * size.index_bytes)
 
     def _index(self, table: Name, size: TableStats, statement: Statement | None) -> int:
         """Estimate the bytes of a new index; where its key is not known, all indexes there are."""

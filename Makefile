@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKS  := core app lab migrations alembic pg18 screens demo test
 
-.PHONY: demo test api rules lint bench setup setup-test setup-extra lock clean help
+.PHONY: demo test api rules guardrails lint bench setup setup-test setup-extra lock clean help
 
 help:
 	@echo "make demo         bring up real servers, attack, harden, attack again, write dbsec-report/"
@@ -16,6 +16,7 @@ help:
 	@echo "make setup-extra  Debian's servers (PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium)"
 	@echo "make api          write docs/api.txt again"
 	@echo "make rules        write docs/rules/ again"
+	@echo "make guardrails   write db/migrations/guardrails.sql again"
 	@echo "make lock         compile locks/ again"
 	@echo "make clean        stop the lab and delete what was made here, but for reports and the key that signs them"
 
@@ -58,6 +59,9 @@ api: setup-test
 
 rules: setup-test
 	@$(BIN)/python scripts/rules.py
+
+guardrails: setup-test
+	@$(BIN)/python scripts/guardrails.py
 
 lock:
 	@sh scripts/lock.sh $(LOCKS)

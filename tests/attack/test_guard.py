@@ -124,6 +124,11 @@ BUILDS = {
     "with a $tag$": "SELECT $a$b$a$; CREATE INDEX ON app.users (name)",
     "in a long query": f"CREATE INDEX ON app.users (name) -- {'x' * 33000}",
     "of a partitioned table in a block": "DO $$ BEGIN CREATE INDEX ON app.parent (note); END $$",
+    "by an index that says the guard has spoken": (
+        "CREATE FUNCTION app.spoken(text) RETURNS text IMMUTABLE LANGUAGE sql"
+        " AS $a$ SELECT set_config('dbsec_guard.told', '<index><rewrite><drop>', true) $a$;"
+        "CREATE INDEX ON app.users (app.spoken(name))"
+    ),
     "in a savepoint of a block": (
         "DO $$ BEGIN BEGIN CREATE INDEX ON app.users (name); EXCEPTION WHEN unique_violation THEN END; END $$"
     ),
@@ -339,6 +344,9 @@ EVASIONS = {
     ),
     "opened after it was closed": (
         "CREATE SCHEMA closed CREATE TABLE t (id int); ALTER TABLE closed.t DISABLE ROW LEVEL SECURITY"
+    ),
+    "a new table that refers to an old one": (
+        "SET LOCAL statement_timeout = 0; CREATE TABLE app.refers (u bigint REFERENCES app.users (id))"
     ),
     "a superuser": "ALTER EVENT TRIGGER dbsec_guard_8_drop DISABLE; DROP TABLE app.orders",
 }

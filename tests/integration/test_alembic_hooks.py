@@ -469,7 +469,7 @@ Journal._observe = die
     retry.wait_until(lambda: not run.alive, within_s=60, what="the kill")
     assert (project.heads, project.valid_indexes()) == ([], ["users_name"]), (tmp_path / "1.log").read_text()
     env.write_text(_ENV)
-    project.upgrade(Options(lint=None, progress=Silent()))
+    project.upgrade()
     assert (project.heads, project.columns("users")[-1]) == (["a1"], "mail")
 
 

@@ -12,7 +12,10 @@ import pytest
 from dbsec.errors import ProgramError
 from dbsec.journal import Edge
 from dbsec.migrations.runner.stepping import turns_of
+from dbsec.migrations.runner.target import Asked, Target
+from dbsec.migrations.runner.up import up
 from dbsec.migrations.script import Script
+from dbsec.migrations.settings import Settings
 from dbsec.pg import Conninfo, connect, own
 from dbsec.testing.clusters import Cluster
 from dbsec.testing.faults import Job, survives_kill_at_every_step
@@ -109,16 +112,19 @@ def test_up_survives_a_kill_at_every_step(prepare: Callable[[Path], None], tmp_p
     assert {edge for _, edge in deaths} == set(Edge)
 
 
-def test_down_survives_a_kill_at_every_step(prepare: Callable[[Path], None], tmp_path: Path) -> None:
+def test_down_survives_a_kill_at_every_step_that_is_not_upward_too(
+    prepare: Callable[[Path], None], tmp_path: Path
+) -> None:
     def applied(folder: Path) -> None:
         prepare(folder)
-        Job("runner_jobs:forwards", None, [Path(__file__).parent]).run(folder)
+        conninfo = Conninfo.parse((folder / "dsn.txt").read_text())
+        assert not up(Target(folder, lambda: connect(conninfo), Settings()), Asked()).obstacles
 
     job = Job("runner_jobs:backwards", applied, [Path(__file__).parent])
-    turns = [turn.name for turn in turns_of(Script("", DOWN))]
-    steps = {turns[2], turns[3], "001_phone reverting", "001_phone reversed", "001_phone reverted"}
-    deaths = survives_kill_at_every_step(job, scratch=tmp_path, check=all_is_gone_once, steps=steps)
-    assert len(deaths) == 3 * 2 + 3
+    concurrently = turns_of(Script("", DOWN))[3].name
+    ledger = {f"001_phone {word}" for word in ("reverting", "reversed", "reverted")}
+    deaths = survives_kill_at_every_step(job, scratch=tmp_path, check=all_is_gone_once, steps={concurrently, *ledger})
+    assert len(deaths) == 3 + 3
 
 
 def test_a_runner_without_a_journal_would_be_found(prepare: Callable[[Path], None], tmp_path: Path) -> None:

@@ -99,19 +99,20 @@ def test_every_rule_has_its_own_code_and_name():
     assert len({rule.code for rule in rules}) == len(rules) == len(all_rules())
 
 
-def test_what_a_rule_says_it_needs_hides_no_finding():
-    """The engine does not ask a rule about an operation that lacks what it ``needs``: asked all the same, it is silent."""
+@pytest.mark.parametrize("major", [15, 18])
+def test_what_a_rule_says_it_needs_hides_no_finding(major):
+    """Asked about an operation that lacks what it ``needs`` all the same, a rule is silent."""
     asked_always = {name: structs.replace(rule, needs=None) for name, rule in all_rules().items()}
     examples = [one for rule in all_rules().values() for one in (rule.example, *rule.more)]
-    scripts = [
-        Script(f"{number}.sql", f"{example.setup}\n{text}", wrap=wrap)
-        for number, example in enumerate(examples)
+    releases = [
+        (Script("0.sql", example.setup, deployed=deployed), Script("1.sql", text, wrap=wrap))
+        for example in examples
         for text in (example.bad, example.good)
         for wrap in Wrap
+        for deployed in (True, False)
     ]
-    for known in (False, True):
-        found, wanted = (
-            [lint([one], schema=Schema(known=known), options=Options(17, rules=rules)).findings for one in scripts]
-            for rules in (None, asked_always)
-        )
-        assert found == wanted
+    found, wanted = (
+        [lint(release, options=Options(major, rules=rules)).findings for release in releases]
+        for rules in (None, asked_always)
+    )
+    assert found == wanted

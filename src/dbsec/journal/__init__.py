@@ -2,7 +2,9 @@
 
 from dbsec.journal.file import FORMAT, MAGIC, FileStore, open_file
 from dbsec.journal.postgres import JobState, PostgresStore, forget, jobs
-from dbsec.journal.steps import Edge, Journal, Observer, Record, Step, Store, Transactional
+from dbsec.journal.steps import Edge, Journal, Step, Store, Transactional
+from dbsec.journal.steps import Observer as Observer
+from dbsec.journal.steps import Record as Record
 
 __all__ = [
     "FORMAT",
@@ -11,9 +13,7 @@ __all__ = [
     "FileStore",
     "JobState",
     "Journal",
-    "Observer",
     "PostgresStore",
-    "Record",
     "Step",
     "Store",
     "Transactional",

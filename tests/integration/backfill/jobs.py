@@ -17,9 +17,7 @@ def walk(folder: Path, observer: Observer | None, workers: int = 1) -> None:
     opened = partial(connect, Conninfo.parse((folder / "dsn").read_text()))
     sizes = {"batch_rows": 5, "batch_rows_min": 5, "batch_rows_max": 5}
     job = Job(name=folder.name, table=f'app."{folder.name}"', key=("id",), set="n = n + 1", **sizes)
-    backfill.run(
-        opened, job, workers=workers, observer=observer, limits=Limits(ranges=4 * workers, range_batches=1)
-    )
+    backfill.run(opened, job, workers=workers, observer=observer, limits=Limits(ranges=4 * workers, range_batches=1))
 
 
 if __name__ == "__main__":

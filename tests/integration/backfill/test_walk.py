@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -47,8 +48,15 @@ def test_every_row_is_written_once_whatever_the_key(scene):
         assert scene.times(name) == {1: 3000}, kind
         assert (done.state, done.status.visited, done.status.changed) == (State.DONE, 3000, 3000)
         assert done.status.ranges == done.status.ranges_done == 30
-        assert done.hint.startswith("3,000 dead rows beside 3,000 live ones; ")
-        assert done.hint.endswith(f"VACUUM (ANALYZE) {sql.Identifier('app', kind + QUOTED).as_string()};")
+
+
+def test_dead_rows_are_counted_and_their_remedy_named(scene):
+    scene.table(2000, 'app."T"')
+    scene.db.execute('CREATE INDEX ON app."T" (n); ALTER TABLE app."T" SET (autovacuum_enabled = off)')
+    done = scene.run(scene.job(table='app."T"'))
+    assert re.fullmatch(r'2,0\d\d dead rows .*; 0 % of the updates .*: VACUUM \(ANALYZE\) "app"."T";', done.hint)
+    scene.db.execute('VACUUM app."T"')
+    assert scene.run(scene.job(table='app."T"')).hint == ""
 
 
 def test_an_infinite_date_is_a_key_like_another(scene):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +12,7 @@ import psycopg
 
 from dbsec.errors import ApplyError
 from dbsec.findings import Finding, Severity
-from dbsec.journal import PostgresStore, forget
+from dbsec.journal import PostgresStore, forget, jobs
 from dbsec.migrations.revisions.done import Done
 from dbsec.migrations.revisions.options import LOG, Options
 from dbsec.migrations.revisions.revision import Machine, Revision
@@ -164,6 +164,16 @@ class Hooks:
         if unread and self._options.all_linted:
             raise ApplyError(f"nothing was run: not linted: {unread[0]}", hint=unread[0].hint or "all_linted=False")
 
+    def _begun(self) -> Set[str]:
+        """Name the files of revisions of which a part was committed."""
+        if not self._lasting():
+            return frozenset()
+        known = {job.name for job in jobs(self._raw)}
+        self._raw.rollback()
+        assert self._migration.script is not None
+        every = self._migration.script.walk_revisions()
+        return {one.path for one in every if _jobs(self._migration, one.revision)[0] in known}
+
     def _lint(self, scripts: Sequence[Script], lowest: Severity) -> None:
         schema = from_catalog(self._raw)
         self._raw.rollback()
@@ -171,13 +181,21 @@ class Hooks:
         linted = linting.judged(scripts, schema, major=schema.major or 0, waived=self._options.waivers, today=today)
         self._not_linted(linted.unread)
         counted = {lowest, Severity.ERROR}
-        refused = [one for one in linted.findings if one.severity in counted and one.name not in _MENDED]
+        begun = self._begun()
+        refused = [one for one in linted.findings if one.severity in counted and not _is_mended(one, begun)]
         for one in linted.findings:
             LOG.log(logging.ERROR if one in refused else logging.INFO, "%s", _told(one))
         if refused:
             more = f"; and {len(refused) - 1} more" if len(refused) > 1 else ""
             hint = refused[0].fix or f"dbsec migrate rules {refused[0].code}"
             raise ApplyError(f"nothing was run: {_told(refused[0])}{more}", hint=hint)
+
+
+def _is_mended(finding: Finding, begun: Set[str]) -> bool:
+    """Tell what the hooks see to: a statement in the wrong place, or what an earlier attempt has left or done."""
+    if finding.name != "refused-by-postgresql" or "already exists" not in finding.message:
+        return finding.name in _MENDED
+    return finding.where.get("file") in begun or "CONCURRENTLY" in str(finding.where.get("statement"))
 
 
 def _jobs(migration: MigrationContext, revision: str) -> tuple[str, str]:

@@ -122,22 +122,18 @@ def chase(
     found = locking.targets(raw, wanted.items())
     raw.rollback()
     pursuit = locking.Pursuit(raw, f"'{place}': the locks", found, limits, clock, told)
+    own = f"{limits.own_wait_ms}ms"
+    opening = session.set_local({"lock_timeout": own, "statement_timeout": f"{limits.short_s}s"}).as_bytes(raw)
     while True:
         said = ""
         if pursuit.clear():
             try:
-                _lock(raw, pursuit)
+                pursuit.take(opening, own)
                 return
-            except (errors.LockNotAvailable, errors.DeadlockDetected) as exc:
+            except (locking.NotYet, errors.LockNotAvailable, errors.DeadlockDetected) as exc:
                 said = str(exc)
         raw.rollback()
         pursuit.refused(said)
-
-
-def _lock(raw: psycopg.Connection[Any], pursuit: locking.Pursuit) -> None:
-    settings = {"lock_timeout": f"{pursuit.limits.own_wait_ms}ms", "statement_timeout": f"{pursuit.limits.short_s}s"}
-    pursuit.attempts += 1
-    _send(raw, [session.set_local(settings), *pursuit.taking(settings["lock_timeout"])])
 
 
 def _send(raw: psycopg.Connection[Any], parts: Sequence[sql.Composable]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING
 
 from dbsec.findings import Severity
 from dbsec.migrations.effects import together
@@ -15,24 +15,21 @@ from dbsec.migrations.names import Name
 from dbsec.migrations.operations import CreateTableAs, SetVariable, Write
 from dbsec.migrations.rule import Hazard
 from dbsec.migrations.runner import hearing
-from dbsec.migrations.runner.hearing import Bodies, Body, Heard
+from dbsec.migrations.runner.bodies import Bodies, bodies_of
+from dbsec.migrations.runner.hearing import Heard
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script
 from dbsec.migrations.statement import Statement
 
 if TYPE_CHECKING:
-    import psycopg
+    pass
 
 TIMEOUTS = ("lock_timeout", "statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout")
 _KEEPS = "PREPARE TRANSACTION keeps its locks until somebody ends it"
 _ENDED_FROM_OUTSIDE = ("TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED")
 _OF_SESSION = ("VariableSetStmt", "DiscardStmt", "ListenStmt", "UnlistenStmt", "PrepareStmt", "DeallocateStmt")
-_BODIES: LiteralString = """
-SELECT n.nspname, p.proname, l.lanname, p.prosrc FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace JOIN pg_catalog.pg_language l ON l.oid = p.prolang
- WHERE p.provolatile = 'v' AND p.prosqlbody IS NULL AND l.lanname IN ('sql', 'plpgsql')
-   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-"""
+
+__all__ = ["Classified", "Kind", "blocks_together", "bodies_of", "classify", "turns"]
 
 
 class Kind(StrEnum):
@@ -96,17 +93,6 @@ def turns(classified: Sequence[Classified]) -> list[tuple[Classified, ...]]:
         joined = before is not None and _block(before) == _block(one.statement) != ("", 0)
         groups[-1].append(one) if joined else groups.append([one])
     return [tuple(group) for group in groups]
-
-
-def bodies_of(connection: psycopg.Connection[Any]) -> Bodies:
-    """Read the bodies of the server's volatile functions, so that what they do inside is foretold too."""
-    from psycopg.rows import tuple_row
-
-    found: dict[Name, list[Body]] = {}
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        for place, name, language, source in cursor.execute(_BODIES):
-            found.setdefault(Name(place, name), []).append(Body(language, source))
-    return found
 
 
 def _block(statement: Statement) -> tuple[str, int]:

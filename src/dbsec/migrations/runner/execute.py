@@ -10,11 +10,11 @@ import psycopg
 
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import UsageError
-from dbsec.migrations.runner import session
+from dbsec.migrations.runner import outside, session
 from dbsec.migrations.runner.classify import Classified, Kind
 from dbsec.migrations.runner.failures import BlockingRefused, ConnectionLost, LockNotTaken, StatementFailed
 from dbsec.migrations.runner.limits import Limits
-from dbsec.migrations.runner.locking import Told
+from dbsec.migrations.runner.pursuit import Told
 from dbsec.migrations.runner.turn import Around, Ran, Run
 from dbsec.migrations.runner.waiting import watching
 from dbsec.progress import Progress, Silent
@@ -62,8 +62,8 @@ def execute(
     progress.step(f"{classified.place}: {classified.kind}, {classified.why}")
     with watching(watch if classified.kind in _WAITS else None, connection.info.backend_pid, told):
         if classified.kind is Kind.SESSION:
-            return run.plain()
-        return run.alone(again=again) if classified.alone else run.chase()
+            return outside.plain(run)
+        return outside.alone(run, again=again) if classified.alone else run.chase()
 
 
 def execute_together(
@@ -75,6 +75,7 @@ def execute_together(
     told: Told | None = None,
     progress: Progress = _SILENT,
     clock: Clock = SYSTEM,
+    watch: Connect | None = None,
 ) -> Ran:
     """Run a BEGIN … COMMIT block (a group of ``classify.turns``): all its locks first in one turn, then its statements.
 
@@ -82,4 +83,5 @@ def execute_together(
     """
     major = session.require(connection, limits)
     progress.step(f"{block[0].place}: a block of {len(block)} statements")
-    return Run(connection, list(block), limits, around, told, progress, clock, major).chase()
+    with watching(watch, connection.info.backend_pid, told):
+        return Run(connection, list(block), limits, around, told, progress, clock, major).chase()

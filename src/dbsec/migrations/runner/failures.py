@@ -22,6 +22,7 @@ _HINTS = {
     "25001": "outside BEGIN … COMMIT, in a file that no tool wraps in a transaction",
 }
 ALONE = "cannot run inside a transaction block"
+_NOBODY = "nobody held it when we looked: short transactions, one after the other"
 _READ_THE_LOG = "its message may quote a row and is not shown: see the server's log"
 
 
@@ -89,7 +90,7 @@ def lost(exc: psycopg.Error, place: str, *, applied: bool | None) -> ConnectionL
 
 def not_taken(what: str, waited_s: float, blockers: Sequence[Blocker]) -> LockNotTaken:
     """Tell that a lock was not to be had, who holds it, and what ends that."""
-    who = "; ".join(str(one) for one in blockers[:5]) or "many short transactions, one after the other"
+    who = "; ".join(str(one) for one in blockers[:5]) or _NOBODY
     more = f"; and {len(blockers) - 5} more" if len(blockers) > 5 else ""
     hint = next((one.end_it for one in blockers if one.end_it), "run it again when the table is less busy")
     return LockNotTaken(f"{what} was not to be had in {waited_s:.0f} s: {who}{more}", blockers=blockers, hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from dbsec.migrations.operations import Block, CreateFunction, Operation, Other,
 from dbsec.migrations.reading import literals
 from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.rule import Example, Hazard, Hit, Refused, Rule, Step
+from dbsec.migrations.runner import bodies
+from dbsec.migrations.runner.bodies import Bodies, Body
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.statement import Origin, Statement
@@ -46,17 +48,6 @@ _DEEPEST = 3  # functions that call functions
 _COMMITS = re.compile(r"\b(?:commit|rollback)(?:\s+and\s+(?:no\s+)?chain)?\s*;", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A function's source, as ``CREATE FUNCTION`` has it."""
-
-    language: str
-    source: str
-
-
-Bodies = Mapping[Name, Sequence[Body]]
-
-
 @dataclass(slots=True)
 class Heard:
     """One statement while its operations come by. ``old``: what it locks that was there before it."""
@@ -76,7 +67,7 @@ class Heard:
 
 
 def hear(
-    scripts: Sequence[Script], schema: Schema, major: int, bodies: Bodies
+    scripts: Sequence[Script], schema: Schema, major: int, known_bodies: Bodies
 ) -> tuple[list[Heard], Sequence[Located]]:
     """Walk the release as the linter does; returns each statement with its effects, and the linter's findings.
 
@@ -86,7 +77,7 @@ def hear(
     for _, statements, unread in read:
         for one in unread:
             _must_be_inside_a_block(one, statements)
-    ear = _Ear(major, bodies)
+    ear = _Ear(major, known_bodies)
     options = Options(major, rules={**all_rules(), LISTENS: ear.rule()})
     result = lint(scripts, schema=schema, options=options)
     direct = [one for _, statements, _ in read for one in statements if one.origin is Origin.DIRECT]
@@ -100,8 +91,7 @@ def hear(
     for _, statements, unread in read:
         for one in unread:
             block = _block_at(one, statements)
-            heard = next((h for h in found if block is not None and h.statement is block), None)
-            if heard is not None:
+            for heard in (one for one in found if block is not None and one.statement is block):
                 heard.doubts = heard.doubts or f"a part of it cannot be read: {one.reason}"
     return found, result.located
 
@@ -134,10 +124,10 @@ def _must_be_inside_a_block(unread: Unread, statements: Sequence[Statement]) -> 
 class _Ear:
     """A rule without findings that notes what the engine shows it."""
 
-    def __init__(self, major: int, bodies: Bodies) -> None:
+    def __init__(self, major: int, known_bodies: Bodies) -> None:
         self.heard: dict[tuple[str, int, int, str], Heard] = {}
         self._outer: Heard | None = None
-        self._bodies: dict[Name, list[Body]] = {name: list(found) for name, found in bodies.items()}
+        self._bodies: dict[Name, list[Body]] = {name: list(found) for name, found in known_bodies.items()}
         known = builtins.load(major)
         self._builtin = {*known["volatile"], *known["partly_volatile"], *known["settled"], *_AGGREGATES}
 
@@ -196,7 +186,7 @@ class _Ear:
 
     def _learn(self, step: Step) -> None:
         name = step.schema.qualified(step.operation.name)  # type: ignore[attr-defined] # CreateFunction
-        self._bodies.setdefault(name, []).append(body_of(step.statement))
+        self._bodies.setdefault(name, []).append(bodies.body_of(step.statement))
 
     def _called(self, step: Step, statement: Statement, depth: int) -> None:
         """Note what the functions that a statement calls do: the volatile ones, for no other may change anything."""
@@ -212,10 +202,10 @@ class _Ear:
                 continue
             if step.schema.functions.get(full) != "volatile":
                 continue
-            bodies = self._bodies.get(full, ())
-            if not bodies or depth >= _DEEPEST:
+            own = self._bodies.get(full, ())
+            if not own or depth >= _DEEPEST:
                 heard.doubts = heard.doubts or f"nobody has read what function '{full}' does"
-            for body in bodies:
+            for body in own:
                 self._inside(step, full, body, depth)
 
     @staticmethod
@@ -227,7 +217,7 @@ class _Ear:
         heard = self._outer
         assert heard is not None
         heard.commits |= heard.statement.kind == "CallStmt" and _COMMITS.search(body.source) is not None
-        statements, sure = _statements(body)
+        statements, sure = bodies.statements(body)
         if not sure:
             heard.doubts = heard.doubts or f"nobody has read what function '{name}' does"
         for inner in statements:
@@ -235,30 +225,6 @@ class _Ear:
                 effect = foretell(operation, step.schema, step.session, in_transaction=True)
                 self._note(step, operation, effect)
             self._called(step, inner, depth + 1)
-
-
-def _statements(body: Body) -> tuple[list[Statement], bool]:
-    """Read the statements of a function; False where some of them cannot be known."""
-    if body.language == "sql":
-        found, unread = parse(Script("-", body.source))
-        return found, not unread
-    if body.language != "plpgsql":
-        return [], False
-    tag = "$dbsec$"
-    while tag in body.source:
-        tag = f"$d{tag[1:]}"
-    found, unread = parse(Script("-", f"DO {tag}{body.source}{tag}"))
-    inner = [one for one in found if one.kind != "DoStmt"]
-    return inner, not unread and not any("dbsec_dynamic" in one.node for one in found)
-
-
-def body_of(statement: Statement) -> Body:
-    """Read language and source of CREATE FUNCTION; a body that is no text is left as "atomic", which is unread."""
-    node = statement.node
-    language = tree.text((tree.option(node.get("options"), "language") or {}).get("arg", {}))
-    source = (tree.option(node.get("options"), "as") or {}).get("arg", {})
-    parts = source.get("List", {}).get("items", ())
-    return Body(language.lower(), tree.text(parts[0])) if parts else Body("atomic", "")
 
 
 def reads(heard: Heard) -> bool:

@@ -14,7 +14,7 @@ class Limits(Section):
     to queue behind it. ``starving_s``: of turns that only younger ones refused, before a turn waits, for
     ``escalation_ms`` each. ``own_wait_ms``: for a lock that was not foretold. ``short_s``, ``rows_s``, ``long_s``:
     statement_timeout of what others wait for, of row writes, of all else. ``give_up_s``: of waiting, for one statement.
-    ``retries``: of 40P01 and 55P03 beside the turns. ``small_bytes``: work on smaller tables is none.
+    ``retries``: of a deadlock, and of what runs outside a transaction. ``small_bytes``: work on smaller tables is none.
     ``session_pool``: a pooler stands between, and is known to keep one server session for each client.
     """
 

@@ -40,33 +40,37 @@ def milliseconds(value: str | None) -> int | None:
     return max(1, round(float(found[1]) * _MS[found[2] or "ms"]))
 
 
-def of(one: Classified, limits: Limits, *, lock_ms: int | None = None) -> Timeouts:
-    """Tell the timeouts of a statement; ``lock_ms``: how long this turn may wait.
+def of(one: Classified, limits: Limits, *, felt: bool | None = None) -> Timeouts:
+    """Tell the timeouts of a statement; ``felt``: others wait while it runs (None: as its kind says).
 
     What the file has SET counts where it is stricter. A statement_timeout of the file counts too where it is longer and
     nobody waits for the statement (LONG, CONCURRENT, ROWS): its author has measured a VALIDATE. 0 never counts. A
     lock_timeout does not count for CONCURRENT: it would leave an invalid index behind.
     """
-    said = milliseconds(one.settings.get("statement_timeout"))
-    own = round(1000 * _own_s(one, limits))
-    felt = one.kind in (Kind.SHORT, Kind.FREE, Kind.BLOCKING)
+    felt = one.kind in _FELT if felt is None else felt
+    own, said = _own_ms(one, limits, felt=felt), milliseconds(one.settings.get("statement_timeout"))
     statement = own if said is None else min(own, said) if felt else said
-    waits = _waits(one, limits) if lock_ms is None else lock_ms
-    told = milliseconds(one.settings.get("lock_timeout"))
+    waits, told = _waits_ms(one, limits, felt=felt), milliseconds(one.settings.get("lock_timeout"))
     if told is not None and not one.alone:
         waits = min(waits, told) if waits else told
-    idle = round(1000 * limits.short_s)
-    return Timeouts(waits, statement, idle)
+    return Timeouts(waits, statement, round(1000 * limits.short_s))
 
 
-def _own_s(one: Classified, limits: Limits) -> float:
-    if one.kind is Kind.ROWS:
-        return limits.rows_s
-    return limits.short_s if one.kind in (Kind.SHORT, Kind.FREE) else limits.long_s
+_FELT = (Kind.SHORT, Kind.FREE, Kind.BLOCKING)
 
 
-def _waits(one: Classified, limits: Limits) -> int:
+def _own_ms(one: Classified, limits: Limits, *, felt: bool) -> int:
+    if one.kind is Kind.BLOCKING:  # it was allowed, and takes its time
+        return round(1000 * limits.long_s)
+    if felt:
+        return round(1000 * limits.short_s)
+    return round(1000 * (limits.rows_s if one.kind is Kind.ROWS else limits.long_s))
+
+
+def _waits_ms(one: Classified, limits: Limits, *, felt: bool) -> int:
     """What a statement may wait for a lock that was not taken before: nobody queues behind LONG and CONCURRENT."""
+    if felt:
+        return limits.own_wait_ms
     if one.kind in (Kind.LONG, Kind.CONCURRENT):
         return 0
     return limits.escalation_ms[-1] if one.kind is Kind.ROWS else limits.own_wait_ms

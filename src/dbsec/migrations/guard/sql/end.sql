@@ -57,7 +57,8 @@ BEGIN
     FOR built, target IN
       SELECT indexrelid, indrelid FROM pg_index WHERE indrelid = made AND tg_tag = 'ALTER TABLE'
       UNION ALL SELECT indexrelid, indrelid FROM pg_index
-       WHERE indexrelid = ANY (made || ARRAY(SELECT relid::oid FROM pg_partition_tree(made)))
+       WHERE indexrelid = made OR indexrelid = ANY (CASE (SELECT relkind FROM pg_class WHERE oid = made)
+               WHEN 'I' THEN ARRAY(SELECT relid::oid FROM pg_partition_tree(made)) END)
     LOOP
       IF dbsec_guard.is_built(built, tg_tag)
          AND dbsec_guard.standing_table('pg_class'::regclass, target) IS NOT NULL THEN

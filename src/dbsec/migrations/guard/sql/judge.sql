@@ -104,11 +104,12 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   code constant text := (SELECT sqlstate FROM dbsec_guard.guards WHERE name = which);
   told constant text := coalesce(current_setting('dbsec_guard.told', true), '');
-  does constant text := CASE WHEN told LIKE '%<' || which || '>%' THEN 'told' ELSE dbsec_guard.decide(which) END;
+  does constant text := dbsec_guard.decide(which);
 BEGIN
   IF does = 'enforce' THEN
     RAISE EXCEPTION USING MESSAGE = message, HINT = hint, ERRCODE = code;
-  ELSIF does IN ('observe', 'override') THEN
+  -- anybody may set what was told: it must silence warnings alone
+  ELSIF does IN ('observe', 'override') AND told NOT LIKE '%<' || which || '>%' THEN
     PERFORM set_config('dbsec_guard.told', told || '<' || which || '>', true);
     RAISE LOG 'dbsec guard "%", %: %', which, does, message;
     RAISE WARNING USING HINT = hint, ERRCODE = code,

@@ -50,7 +50,8 @@ END $$;
 CREATE FUNCTION dbsec_guard.is_patient(tag text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF current_query() ~* '\m(concurrently|validate|finalize)\M' THEN
+  -- a script of megabytes in one query has thousands of commands
+  IF length(current_query()) <= 32768 AND current_query() ~* '\m(concurrently|validate|finalize)\M' THEN
     RETURN coalesce((SELECT bool_and(patient) FROM dbsec_guard.statements(tag)), false);
   END IF;
   RETURN false;

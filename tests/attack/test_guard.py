@@ -124,10 +124,10 @@ BUILDS = {
     "with a $tag$": "SELECT $a$b$a$; CREATE INDEX ON app.users (name)",
     "in a long query": f"CREATE INDEX ON app.users (name) -- {'x' * 33000}",
     "of a partitioned table in a block": "DO $$ BEGIN CREATE INDEX ON app.parent (note); END $$",
-    "by an index that says the guard has spoken": (
-        "CREATE FUNCTION app.spoken(text) RETURNS text IMMUTABLE LANGUAGE sql"
+    "by a check that says the guard has spoken": (
+        "CREATE FUNCTION app.spoken(text) RETURNS text LANGUAGE sql"
         " AS $a$ SELECT set_config('dbsec_guard.told', '<index><rewrite><drop>', true) $a$;"
-        "CREATE INDEX ON app.users (app.spoken(name))"
+        "ALTER TABLE app.users ADD UNIQUE (id, name), ADD CHECK (app.spoken(name) <> '')"
     ),
     "in a savepoint of a block": (
         "DO $$ BEGIN BEGIN CREATE INDEX ON app.users (name); EXCEPTION WHEN unique_violation THEN END; END $$"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -16,12 +17,12 @@ COMMANDS = discovery.constants_in(commands, "COMMAND")
 
 
 def _subcommands() -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
-    for name, app in COMMANDS.items():
-        command = typer.main.get_command(app)
-        inner = getattr(command, "commands", None)
-        found += [(name, sub) for sub in inner] if inner else [(name,)]
-    return found
+    return [words for name, app in COMMANDS.items() for words in _below(typer.main.get_command(app), name)]
+
+
+def _below(command: Any, *words: str) -> list[tuple[str, ...]]:
+    inner = getattr(command, "commands", None)
+    return [found for name, sub in inner.items() for found in _below(sub, *words, name)] if inner else [words]
 
 
 @pytest.mark.parametrize("argv", _subcommands(), ids=" ".join)

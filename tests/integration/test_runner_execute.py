@@ -26,6 +26,7 @@ from tests.integration.runner_sessions import (
 )
 
 from dbsec import retry
+from dbsec.migrations import guard
 from dbsec.migrations.runner import execute as runner
 from dbsec.migrations.runner.blockers import Blocker, blockers
 from dbsec.migrations.runner.classify import Kind
@@ -66,6 +67,8 @@ def test_a_short_statement_runs_and_commits_with_what_is_around_it(session):
     assert (ran.turns, ran.lock_attempts) == (1, 1)
 
 
+PATHS = ['"$user", public', "app"]
+ALLOWED = LIMITS.model_copy(update={"allow_blocking": True})
 KINDS = {
     "ALTER TABLE app.orders ADD CONSTRAINT o_fk FOREIGN KEY (user_id) REFERENCES app.users NOT VALID": Kind.SHORT,
     "ALTER TABLE app.users VALIDATE CONSTRAINT positive": Kind.LONG,
@@ -88,11 +91,32 @@ KINDS = {
 
 @VERSIONS
 def test_each_kind_runs_and_leaves_the_session_as_it_was(session):
+    prepared(session)
+    session.execute("SET statement_timeout = '7s'")
+    every_kind(session)
+
+
+@VERSIONS
+def test_each_kind_passes_the_guard(session):
+    prepared(session)
+    strict = {"max_table_size": "1B", "lock_timeout": "1ms", "transaction_timeout": "500ms", "search_paths": PATHS}
+    guard.install(session, guard.Policy.of(strict, where="test"))
+    refused = error_of(psycopg.Error, session.execute, "ALTER TABLE app.users ADD COLUMN no int")
+    assert refused.sqlstate == "DBG05"  # it is there: this session has no statement_timeout
+    every_kind(session)
+    guarded = error_of(runner.StatementFailed, run, session, "ALTER TABLE app.users ALTER id TYPE numeric", ALLOWED)
+    assert guarded.sqlstate == "DBG01"
+    assert "app.users" in str(guarded)
+
+
+def prepared(session: psycopg.Connection[Any]) -> None:
     session.execute("ALTER TABLE app.users ADD CONSTRAINT positive CHECK (id > 0) NOT VALID")
     session.execute("CREATE INDEX users_email ON app.users (email); CREATE SEQUENCE app.numbers")
     body = "'BEGIN ALTER TABLE app.users ADD COLUMN y int; END'"
     session.execute(f"CREATE FUNCTION app.alter_it() RETURNS void LANGUAGE plpgsql AS {body}".encode())
-    session.execute("SET statement_timeout = '7s'")
+
+
+def every_kind(session: psycopg.Connection[Any]) -> None:
     names = ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"]
 
     def settings() -> list[Any]:
@@ -182,6 +206,19 @@ def test_the_watcher_does_see_a_statement_that_queues(session, database):
         while not ran.done():
             reader.execute("SELECT count(*) FROM app.users")
     assert queue.behind
+
+
+def test_a_long_chase_writes_nothing_into_the_log_of_the_server(session, database):
+    size = database.cluster.log.stat().st_size
+    limits = LIMITS.model_copy(update={"give_up_s": 0.5})
+    with another(database.conninfo, "SELECT 1 FROM app.users"):
+        error_of(runner.LockNotTaken, run, session, ADD, limits)
+    error_of(psycopg.errors.UndefinedFunction, session.execute, "SELECT this_is_the_end()")
+    with database.cluster.log.open() as log:
+        log.seek(size)
+        errors = [line for line in log if "ERROR" in line]
+    assert [line for line in errors if "this_is_the_end" in line]
+    assert not [line for line in errors if "obtain lock" in line]
 
 
 @VERSIONS

@@ -24,6 +24,7 @@ CREATE UNIQUE INDEX sums_id ON public.sums (id);
 CREATE FUNCTION public.touch() RETURNS void LANGUAGE plpgsql AS 'BEGIN NULL; END';
 CREATE FUNCTION public.pure(int) RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
 """
+KEY = "ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users"
 AX, SRX, SUX = LockMode.ACCESS_EXCLUSIVE, LockMode.SHARE_ROW_EXCLUSIVE, LockMode.SHARE_UPDATE_EXCLUSIVE
 
 
@@ -41,7 +42,7 @@ def locks(one: Classified) -> dict[str, LockMode]:
     [
         ("ALTER TABLE users ADD COLUMN a text", Kind.SHORT, {"users": AX}),
         ("ALTER TABLE events ADD COLUMN a text", Kind.SHORT, {"events": AX, "events_1": AX}),
-        ("ALTER TABLE orders ADD FOREIGN KEY (user_id) REFERENCES users NOT VALID", Kind.SHORT, {"orders": SRX, "users": SRX}),
+        (f"{KEY} NOT VALID", Kind.SHORT, {"orders": SRX, "users": SRX}),
         ("CREATE TABLE notes (id int REFERENCES users)", Kind.SHORT, {"users": SRX}),
         ("DROP INDEX users_pkey", Kind.SHORT, {"users": AX}),
         ("ALTER TABLE nobody_knows ADD COLUMN a text", Kind.SHORT, {"nobody_knows": AX}),

@@ -157,6 +157,16 @@ def test_what_is_done_is_blanked_and_the_rest_keeps_its_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("before", ["-- {0};\n", "/* {0}; */ ", "-- ü {0}\n;;\n"])
+def test_a_comment_with_the_same_words_is_not_taken_for_the_statement(before: str) -> None:
+    paid = "UPDATE t SET a = a + 1 WHERE id = 1"
+    script = Script("f", f"{before.format(paid)}{paid};\n{before.format('SELECT 2')}SELECT 2;\nSELECT 3;\n")
+    turns = stepping.turns_of(script)
+    rest = stepping.turns_of(stepping.remaining(script, turns, turns[1:]))
+    assert [turn.statements[0].text for turn in rest] == ["SELECT 2", "SELECT 3"]
+    assert [turn.statements[0].line for turn in rest] == [turn.statements[0].line for turn in turns[1:]]
+
+
 def test_a_statement_that_was_run_may_not_read_otherwise_and_one_that_was_not_may() -> None:
     before = stepping.turns_of(Script("f", TEXT))
     ended = {before[1].name: "done", before[4].name: "failed"}

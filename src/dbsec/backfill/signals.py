@@ -132,7 +132,7 @@ class Source:
     def behind_s(self, position: int) -> float:
         """Return how long the log has been beyond a position, as far back as our notes reach.
 
-        The server's own ``replay_lag`` is NULL where a standby stood still before it was ever measured.
+        The server's own ``replay_lag`` is NULL, or stays at a millisecond, where a standby stands still from its start.
         """
         first = next((at for at, there in self.positions if there > position), None)
         return 0.0 if first is None else self.positions[-1][0] - first

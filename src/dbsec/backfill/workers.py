@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
@@ -17,6 +17,7 @@ from dbsec.backfill.job import Job
 from dbsec.backfill.session import Connect, Limits
 from dbsec.backfill.state import State, Status
 from dbsec.backfill.statements import Work
+from dbsec.backfill.throttle import NotReadable, Overloaded
 from dbsec.backfill.worker import Crew, Waits, Worker
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ConnectError, UsageError
@@ -63,7 +64,8 @@ def run(
     writes them right: rows that come later are left to that. Returns once the job is done, by whomever, or aborted;
     while it is paused, it waits. Locks: a batch's rows, for about ``batch_ms``. ``observer`` is told each edge of each
     batch. Errors: ``UsageError`` for a job that cannot be; ``ApplyError`` for what the server or a function refuses;
-    ``GaveUp`` beyond the patience of ``limits``.
+    ``GaveUp`` beyond the patience of ``limits``; ``Overloaded`` and ``NotReadable`` of the throttle, and the job is
+    paused then.
     """
     if workers < 1:
         raise UsageError(f"a backfill has a worker at least, not {workers}")
@@ -76,13 +78,23 @@ def run(
         reached = state.begin(connection, job, found, limits)
         first, counts = state.status(connection, job.name), dead_rows.read(connection, found)
     crew = Crew(Work(job, found, limits, function), connect, throttle, progress, clock, observer, reached)
-    _work(crew, workers)
+    try:
+        _work(crew, workers)
+    except (Overloaded, NotReadable):
+        _stop_all(connect, job)
+        raise
     with closing(session.opened(connect)) as connection, _refusals(job):
         last = state.status(connection, job.name)
         _show(crew, last)
         hint = dead_rows.hint(connection, found, counts, last.changed - first.changed)
     seconds = clock.monotonic() - begun
     return Outcome(last.state, last, seconds, crew.throttled_s, crew.retries, crew.reconnects, hint)
+
+
+def _stop_all(connect: Connect, job: Job) -> None:
+    """Pause the job for every host: somebody must look first."""
+    with suppress(UsageError, ConnectError, psycopg.Error), closing(session.opened(connect)) as connection:
+        state.pause(connection, job.name)
 
 
 def _work(crew: Crew, workers: int) -> None:

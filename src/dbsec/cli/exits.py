@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 
@@ -24,6 +25,7 @@ def say(error: DbsecError) -> None:
 def at_once(code: int, kept: object) -> None:
     """Let the process end with ``code`` without freeing ``kept``: for a million small objects that takes longer than
     to make a verdict of them."""
+    gc.freeze()  # nor looking for cycles in it
     atexit.register(_leave, code, kept)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from dbsec import files
 from dbsec.cli import output
-from dbsec.cli.migrate import guarding, inputs, running, writing
+from dbsec.cli.migrate import erasing, guarding, inputs, running, writing
 from dbsec.cli.migrate.options import (
     TEXT,
     As,
@@ -34,6 +34,7 @@ COMMAND = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mo
 COMMAND.add_typer(guarding.APP, name="guard")
 COMMAND.add_typer(writing.APP, name="new")
 running.add(COMMAND)
+erasing.add(COMMAND)
 
 
 @COMMAND.command()

@@ -21,7 +21,7 @@ from dbsec.waivers import Waiver
 
 _MANY = 1 << 17  # characters of all scripts, from which on a second process saves more than it costs
 _MOST = 4  # processes: the last of more would only shape the schema
-_SHAPING = 0.3  # of the time that a judgement takes, measured
+_SHAPING = 0.36  # of the time that a judgement takes, measured
 
 
 class Share(Struct):

@@ -61,8 +61,8 @@ def run(asked: Asked, ending: Callable[[int, object], None] | None = None) -> in
     """Lint, tell, and return the exit code; ``ending`` gets it too, with what is not needed any more."""
     with collector.paused():
         code, judged = _run(asked)
-    if ending is not None:
-        ending(code, judged)
+        if ending is not None:
+            ending(code, judged)
     return code
 
 

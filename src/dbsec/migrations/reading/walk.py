@@ -117,8 +117,11 @@ def content_of(path: str, *, most_bytes: int) -> bytes | Unread:
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 a Path for each of thousands takes as long
             size = os.fstat(file.fileno()).st_size  # 0 of a pipe; a size to read is allocated before it is read
-            whole = 0 < size <= most_bytes
-            content = file.readall() if whole else io.BufferedReader(file).read(most_bytes + 1)
+            if 0 < size <= most_bytes:
+                content = file.readall()
+            else:
+                with io.BufferedReader(file) as stream:
+                    content = stream.read(most_bytes + 1)
     except PermissionError:
         return _denied(path)
     except OSError as exc:

@@ -24,7 +24,7 @@ from dbsec.migrations.runner.classify import Classified, Kind
 from dbsec.migrations.runner.execute import Connect, execute
 from dbsec.migrations.runner.failures import not_taken
 from dbsec.migrations.runner.limits import Limits
-from dbsec.migrations.runner.locking import Told
+from dbsec.migrations.runner.pursuit import Told
 from dbsec.migrations.script import Script
 from dbsec.progress import Progress, Silent
 

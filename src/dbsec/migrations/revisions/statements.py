@@ -15,8 +15,8 @@ from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.names import Name
 from dbsec.migrations.operations import SetVariable
+from dbsec.migrations.runner.bodies import Bodies
 from dbsec.migrations.runner.classify import TIMEOUTS, Classified, Kind, bodies_of, classify
-from dbsec.migrations.runner.hearing import Bodies
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Wrap

@@ -18,7 +18,7 @@ from dbsec.migrations.runner.blockers import holding
 from dbsec.migrations.runner.classify import Classified, Kind, blocks_together
 from dbsec.migrations.runner.failures import BlockingRefused
 from dbsec.migrations.runner.limits import Limits
-from dbsec.migrations.runner.locking import Told
+from dbsec.migrations.runner.pursuit import NotYet, Pursuit, Told
 
 RETRIED = ("55P03", "40P01")
 _OUTSIDE = "with op.get_context().autocommit_block(): around it"
@@ -121,7 +121,7 @@ def chase(
     """
     found = locking.targets(raw, wanted.items())
     raw.rollback()
-    pursuit = locking.Pursuit(raw, f"'{place}': the locks", found, limits, clock, told)
+    pursuit = Pursuit(raw, f"'{place}': the locks", found, limits, clock, told)
     own = f"{limits.own_wait_ms}ms"
     opening = session.set_local({"lock_timeout": own, "statement_timeout": f"{limits.short_s}s"}).as_bytes(raw)
     while True:
@@ -130,7 +130,7 @@ def chase(
             try:
                 pursuit.take(opening, own)
                 return
-            except (locking.NotYet, errors.LockNotAvailable, errors.DeadlockDetected) as exc:
+            except (NotYet, errors.LockNotAvailable, errors.DeadlockDetected) as exc:
                 said = str(exc)
         raw.rollback()
         pursuit.refused(said)

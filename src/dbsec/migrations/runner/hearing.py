@@ -194,7 +194,8 @@ class _Ear:
             return
         heard = self._outer
         assert heard is not None
-        for name in tree.functions_in(statement.node):
+        node = {"FuncCall": statement.node["funccall"]} if statement.kind == "CallStmt" else statement.node
+        for name in tree.functions_in(node):
             full = self._resolved(name, step.schema)
             if full is None:
                 if name.schema is not None or name.name not in self._builtin:

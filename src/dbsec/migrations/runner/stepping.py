@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ApplyError, UsageError
 from dbsec.journal import Journal, Observer, PostgresStore
+from dbsec.migrations.reading import lexer
 from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.runner.classify import Classified, Kind, bodies_of, classify, turns
 from dbsec.migrations.runner.execute import Ran, execute, execute_together
@@ -72,11 +73,9 @@ class Machine:
             ended = {record["step"]: record["event"] for record in store.read()}
             left = not_done(all_turns, ended, script.path)
             classified = self._classified(remaining(script, all_turns, left))
+            pairs = list(zip(left, turns(classified), strict=True))  # before the first is run
             try:
-                return [
-                    self._take(turn, parts, journal, again=turn.name in ended)
-                    for turn, parts in zip(left, turns(classified), strict=True)
-                ]
+                return [self._take(turn, parts, journal, again=turn.name in ended) for turn, parts in pairs]
             finally:
                 self._reset()
 
@@ -175,14 +174,15 @@ def not_done(all_turns: Sequence[Turn], ended: dict[str, str], path: str) -> lis
 
 def remaining(script: Script, all_turns: Sequence[Turn], left: Collection[Turn]) -> Script:
     """Blank the statements that are done, lines kept: the schema that is read has them already."""
-    text, at = script.text, 0
-    for turn in all_turns:
-        for statement in turn.statements:
-            start = text.index(statement.text, at)
-            at = start + len(statement.text)
-            if turn not in left:
-                blank = re.sub(r"[^\n]", " ", statement.text)
-                text = text[:start] + blank + text[at:]
+    text = script.text
+    begins = [begin for begin, _ in lexer.cut(text)]  # not any place: a comment before may hold the same words
+    statements = [(statement, turn not in left) for turn in all_turns for statement in turn.statements]
+    if len(begins) != len(statements) or not all(map(text.startswith, (one.text for one, _ in statements), begins)):
+        raise UsageError(f"'{script.path}' cannot be cut into its statements", hint="report it with the file")
+    for (statement, done), start in zip(statements, begins, strict=True):
+        if done:
+            blank = re.sub(r"[^\n]", " ", statement.text)
+            text = text[:start] + blank + text[start + len(blank) :]
     return replace(script, text=text)
 
 

@@ -22,7 +22,7 @@ from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 from dbsec.migrations.rewrite import Rewritten, cleaned
 from dbsec.migrations.runner.limits import Limits
-from dbsec.migrations.runner.locking import Told
+from dbsec.migrations.runner.pursuit import Told
 from dbsec.migrations.shadow import copying, facts, making, swapping
 from dbsec.migrations.shadow.facts import Facts, refusals
 from dbsec.migrations.shadow.turn import in_turn
@@ -33,6 +33,7 @@ __all__ = ["abort", "online", "refusals"]
 
 _BARE = "SELECT relname FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
 _MARK = "SELECT pg_catalog.obj_description(pg_catalog.to_regclass(%s), 'pg_class')"
+_LONG = SQL("SET LOCAL statement_timeout = {}; SET LOCAL search_path = pg_catalog, pg_temp")
 _KEPT = "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = %s AND tgname LIKE 'zz\\_dbsec\\_shadow\\_%%'"
 
 
@@ -145,7 +146,10 @@ class _Rewriting:
         """Prove the foreign keys that point here, and drop the old table."""
         found = facts.read(self._connection, self._facts.name)
         self._progress.step("proving foreign keys, dropping the old table")
-        _run(self._connection, swapping.validated(found))
+        for statement in swapping.validated(found):
+            with self._connection.transaction():
+                self._connection.execute(_LONG.format(int(self._limits.long_s * 1000)))
+                _run(self._connection, [statement])
         self._turn(LockMode.ACCESS_EXCLUSIVE, [found.gone], lambda: _run(self._connection, swapping.dropped(found)))
 
     def _shadow(self) -> None:

@@ -10,7 +10,7 @@ from psycopg.sql import Composable, Composed, Identifier, Literal
 
 from dbsec.migrations.names import Name
 from dbsec.migrations.shadow.facts import Facts, short
-from dbsec.migrations.shadow.making import listed, named, text, unkeeping
+from dbsec.migrations.shadow.making import named, text, unkeeping
 
 _STATES = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 _COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
@@ -166,6 +166,3 @@ def _comments(facts: Facts) -> Iterator[Composable]:
         yield sql.SQL("COMMENT ON {} {} IS {}").format(text(kind), on, Literal(comment))
     for _, _, definition in facts.statistics:
         yield text(definition)
-
-
-__all__ = ["dropped", "listed", "locked", "renamed_sequences", "swap", "validated"]

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from dbsec.clock import Clock
 from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 from dbsec.migrations.runner import locking
 from dbsec.migrations.runner.limits import Limits
-from dbsec.migrations.runner.locking import Pursuit, Told
+from dbsec.migrations.runner.pursuit import NotYet, Pursuit, Told
 
 
 def in_turn(
@@ -34,14 +35,27 @@ def in_turn(
         if not pursuit.clear():
             pursuit.refused()
             continue
-        pursuit.attempts += 1
         try:
-            with connection.transaction():
-                for part in pursuit.taking(f"{limits.own_wait_ms}ms"):
-                    connection.execute(part.as_bytes(connection))
-                act()
+            _turn(connection, pursuit, act, limits)
             return
+        except NotYet as exc:
+            pursuit.refused(str(exc))
         except psycopg.Error as exc:
             if not locking.is_refusal(exc):
                 raise
             pursuit.refused(str(exc.diag.message_primary))
+
+
+def _turn(connection: psycopg.Connection[Any], pursuit: Pursuit, act: Callable[[], None], limits: Limits) -> None:
+    own = f"{limits.own_wait_ms}ms"
+    opening = (
+        f"BEGIN; SET LOCAL lock_timeout = '{own}'; SET LOCAL statement_timeout = '{int(limits.short_s * 1000)}ms'; "
+        "SET LOCAL search_path = pg_catalog, pg_temp"  # every name of ours bears its schema
+    )
+    try:
+        pursuit.take(opening.encode(), own)
+        act()
+        connection.execute("COMMIT")
+    finally:
+        if not connection.closed and connection.info.transaction_status is not TransactionStatus.IDLE:
+            connection.execute("ROLLBACK")

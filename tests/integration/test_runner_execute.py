@@ -26,11 +26,15 @@ from tests.integration.runner_sessions import (
 )
 
 from dbsec import retry
+from dbsec.clock import SYSTEM
 from dbsec.migrations import guard
+from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.runner import execute as runner
 from dbsec.migrations.runner.blockers import Blocker, blockers
 from dbsec.migrations.runner.classify import Kind
 from dbsec.migrations.runner.limits import Limits
+from dbsec.migrations.runner.locking import targets
+from dbsec.migrations.runner.pursuit import NotYet, Pursuit
 from dbsec.pg import connect
 
 VERSIONS = pytest.mark.pg(15, 17, 18)
@@ -196,7 +200,7 @@ def test_a_blocker_is_never_queued_behind_and_the_statement_follows_when_it_leav
 
 def test_the_watcher_does_see_a_statement_that_queues(session, database):
     # the control of the test above: every holder counts as young, so that each turn waits for 100 ms
-    queues = LIMITS.model_copy(update={"starving_s": 0.0, "old_ms": 1e9, "escalation_ms": (100,), "give_up_s": 4.0})
+    queues = LIMITS.model_copy(update={"starving_s": 0.0, "old_ms": 1e9, "escalation_ms": (100,), "give_up_s": 1.2})
     with (
         another(database.conninfo, "SELECT 1 FROM app.users"),
         Queue(database.conninfo, session.info.backend_pid) as queue,
@@ -242,7 +246,7 @@ def test_blockers_are_ended_where_that_was_asked_for(session, database):
     limits = LIMITS.model_copy(update={"cancel_blockers": True, "cancel_after_s": 0.2})
     with (
         another(database.conninfo, "SELECT 1 FROM app.users") as idle,
-        connect(database.conninfo) as busy,
+        connect(database.conninfo.but(options="-c statement_timeout=30s")) as busy,
         behind(lambda: error_of(psycopg.errors.QueryCanceled, busy.execute, "SELECT pg_sleep(60) FROM app.users")),
     ):
         retry.wait_until(
@@ -292,6 +296,25 @@ def test_both_tables_of_a_foreign_key_are_taken_in_one_turn(session, database):
         assert queue.behind == []
         assert str(ran.result().blockers[0].pid) == str(holder.info.backend_pid)
     assert run(session, text).turns == 1
+
+
+def test_what_others_hold_is_asked_for_first_and_the_rest_not_even_locked(session, database):
+    wanted = [(name("orders"), LockMode.ACCESS_EXCLUSIVE), (name("users"), LockMode.ACCESS_EXCLUSIVE)]
+
+    def pursuit() -> Pursuit:
+        return Pursuit(session, "test", targets(session, wanted), LIMITS, SYSTEM)
+
+    with another(database.conninfo, "SELECT 1 FROM app.users"):
+        known = pursuit()
+        error_of(NotYet, known.take, b"BEGIN", "10ms")
+        session.execute("ROLLBACK")
+        assert [one.name.name for one in known.found] == ["users", "orders"]  # it looked before
+        learns = pursuit()
+        learns.attempts = 1
+        refused = error_of(NotYet, learns.take, b"BEGIN", "10ms")
+        session.execute("ROLLBACK")
+        learns.refused(str(refused))
+        assert [one.name.name for one in learns.found] == ["users", "orders"]  # it was told
 
 
 @VERSIONS

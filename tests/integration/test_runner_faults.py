@@ -138,7 +138,7 @@ def test_a_full_lock_table_is_told_and_nothing_is_half_done(private):
     server = private(max_locks_per_transaction="10", max_connections="10", superuser_reserved_connections="1")
     with connect(server.create_database("full")) as session:
         session.execute("CREATE SCHEMA app; CREATE TABLE app.t (id int, at int) PARTITION BY RANGE (at)")
-        for at in range(0, 600, 30):
+        for at in range(0, 420, 30):
             parts = "; ".join(
                 f"CREATE TABLE app.t_{n} PARTITION OF app.t FOR VALUES FROM ({n}) TO ({n + 1})"
                 for n in range(at, at + 30)

@@ -19,7 +19,7 @@ def _number(value: object) -> object:
     if value == "off":
         return None
     if isinstance(value, bool):
-        raise ValueError("write a number, or 'off'")  # else false would be a limit of 0
+        raise ValueError("write a number, or 'off'")  # noqa: TRY004 pydantic's own; else false would be a limit of 0
     if isinstance(value, str) and (match := _SIZE.match(value)):
         return float(match[1]) * 1024 ** _POWER[match[2]]
     return value

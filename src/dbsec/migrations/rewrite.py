@@ -17,7 +17,8 @@ import psycopg
 from psycopg import errors, sql
 
 from dbsec.clock import SYSTEM, Clock
-from dbsec.errors import ApplyError, UsageError
+from dbsec.errors import ApplyError, GaveUp, UsageError
+from dbsec.migrations import horizon
 from dbsec.migrations.names import Name
 from dbsec.progress import Progress
 from dbsec.retry import retry
@@ -66,9 +67,12 @@ def in_window(
 
     ``keep``: how long backups and archived WAL are kept. Disk: its size once more, while it runs. Locks: ACCESS
     EXCLUSIVE on the table, which is tried for half a second at a time; then on pg_statistic, for a moment.
-    Errors: ``ApplyError`` where PostgreSQL passed the table over; ``GaveUp`` where others held it for ``give_up_s``.
+    Errors: ``ApplyError`` where PostgreSQL passed the table over; ``GaveUp`` where others held it, or could see its
+    dead rows, for ``give_up_s``.
     """
     begun = clock.monotonic()
+    progress.step("waiting for those who could still see rows of before")
+    horizon.wait(connection, within_s=give_up_s, clock=clock)
     progress.step(f"writing '{table}' anew: it is shut until that is done")
     _vacuum_full(connection, table, give_up_s=give_up_s, clock=clock)
     left = cleaned(connection, progress=progress, give_up_s=give_up_s, clock=clock)
@@ -81,6 +85,10 @@ def cleaned(
 ) -> list[str]:
     """Clean what lies beside a rewritten table: column statistics, freed files, WAL. Returns what was left, and why."""
     left: list[str] = []
+    try:
+        horizon.wait(connection, within_s=give_up_s, clock=clock)
+    except (GaveUp, ApplyError) as exc:
+        left.append(f"column statistics of before are kept for those who can see them: {exc.message}")
     for catalog in _STATISTICS:
         progress.step(f"writing '{catalog}' anew")
         try:

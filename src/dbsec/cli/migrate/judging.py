@@ -19,7 +19,7 @@ from dbsec.migrations.suppress import Suppressed, suppress
 from dbsec.shares import Fork, processors
 from dbsec.waivers import Waiver
 
-_MANY = 1 << 17  # characters of all scripts, from which on a second process saves more than it costs
+_MANY = 1500  # statements of all scripts, from which on a second process saves more than it costs
 _MOST = 4  # processes: the last of more would only shape the schema
 _SHAPING = 0.36  # of the time that a judgement takes, measured
 
@@ -71,7 +71,7 @@ def shared(
         found = suppress(result, scripts[start:stop], rules=all_rules(), chosen=chosen, today=today)
         return _share(found, state), result
 
-    first, *others = _cuts([len(script.text) for script in scripts])
+    first, *others = _cuts([script.text.count(";") + 1 for script in scripts])
     forks = [Fork(partial(_packed, part, *cut)) for cut in others]
     own, result = part(*first)
     done = [own]

@@ -18,6 +18,7 @@ from psycopg.sql import SQL, Composable
 from dbsec.backfill.worker import Waits
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ApplyError
+from dbsec.migrations import horizon
 from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 from dbsec.migrations.rewrite import Rewritten, cleaned
@@ -27,7 +28,6 @@ from dbsec.migrations.shadow import copying, facts, making, swapping
 from dbsec.migrations.shadow.facts import Facts, refusals
 from dbsec.migrations.shadow.turn import in_turn
 from dbsec.progress import Progress
-from dbsec.retry import wait_until
 
 __all__ = ["abort", "online", "refusals"]
 
@@ -134,11 +134,14 @@ class _Rewriting:
             )
 
     def swap(self) -> None:
-        """Exchange both, once nobody can look at the table as it was before the copy."""
+        """Exchange both, once nobody can look at the table as it was before the copy.
+
+        To a transaction that took its snapshot before a row was copied, the copy is not there: in REPEATABLE READ it
+        would find the new table empty.
+        """
         found = self._facts
-        open_still = copying.old_snapshots(self._connection)
-        waiting = "transactions with a snapshot from before the copy to end"
-        wait_until(lambda: not open_still(), within_s=self._limits.give_up_s, what=waiting, clock=self._clock)
+        self._progress.step("waiting for those who look at the table as it was before the copy")
+        horizon.wait(self._connection, within_s=self._limits.give_up_s, clock=self._clock)
         self._progress.step("exchanging both")
         self._turn(LockMode.ACCESS_EXCLUSIVE, swapping.locked(found), self._exchange)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, LiteralString
+from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 from psycopg import errors, sql
@@ -15,7 +15,6 @@ from dbsec.backfill.target import Target
 from dbsec.backfill.windows import Page, Window
 from dbsec.backfill.worker import Waits
 from dbsec.clock import Clock
-from dbsec.errors import ApplyError
 from dbsec.migrations.shadow.facts import Facts
 from dbsec.migrations.shadow.making import listed, named
 from dbsec.progress import Progress
@@ -24,14 +23,6 @@ from dbsec.retry import retry
 _BATCH = 2000
 _TRIES_S = 600
 _AGAIN = (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled)
-_SNAPSHOTS: LiteralString = """
-SELECT pid FROM pg_catalog.pg_stat_activity
- WHERE pid <> pg_catalog.pg_backend_pid() AND datid = (SELECT oid FROM pg_catalog.pg_database
-       WHERE datname = pg_catalog.current_database())
-   AND backend_xmin IS NOT NULL AND pg_catalog.age(backend_xmin) > pg_catalog.age(%s::text::xid)
-   AND backend_type <> 'walsender' AND NOT (backend_type = 'autovacuum worker')
-"""
-_ID: LiteralString = "SELECT (pg_catalog.pg_current_xact_id()::text::bigint & 4294967295)::text"
 
 
 def copied(
@@ -87,24 +78,6 @@ def differing(connection: psycopg.Connection[Any], facts: Facts, *, progress: Pr
             row = connection.execute(query, [*inside.values, *inside.values]).fetchone()
         wrong += row[0] if row is not None else 0
     return wrong
-
-
-def old_snapshots(connection: psycopg.Connection[Any]) -> Callable[[], list[int]]:
-    """Return what lists the sessions that could still look at the table as it was before now.
-
-    To a transaction that took its snapshot before a row was copied, the copy is not there: in REPEATABLE READ it would
-    find the shadow empty. Errors: ``ApplyError`` where this role does not see the sessions of others.
-    """
-    seen: LiteralString = "SELECT pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')"
-    row = connection.execute(seen).fetchone()
-    if row is None or not row[0]:
-        raise ApplyError(
-            "this role does not see which snapshots are open: a swap could show an old one an empty table",
-            hint="GRANT pg_read_all_stats TO the role",
-        )
-    mark = connection.execute(_ID).fetchone()
-    assert mark is not None
-    return lambda: [int(pid) for (pid,) in connection.execute(_SNAPSHOTS, (mark[0],))]
 
 
 def _pages(

@@ -2,6 +2,7 @@
 
 A pre-commit hook lints one file, CI lints them all. Both read the same files from disk and write JSON; squawk gets the
 version of the server, dbsec too. The files hold about 300 bytes and 5 statements each, harmful and harmless.
+"no judgement" is Python that reads and parses the same files, and judges nothing: what any linter in Python starts from.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ STATEMENTS = (
     "GRANT SELECT ON {t} TO app_readonly;",
     "CREATE POLICY {t}_{c} ON {t} USING (tenant_id = current_setting('app.tenant')::bigint);",
 )
+PARSES = """
+import pathlib, sys, msgspec
+from dbsec.migrations.reading.libpg import parser
+parse, decode = parser().parse_sql_json, msgspec.json.decode
+for file in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    decode(parse(file.read_text()))
+"""
 TABLES = ("users", "orders", "invoices", "payments", "sessions", "devices", "ledger", "tenants")
 COLUMNS = ("phone", "email", "amount", "region", "status", "owner_id", "due_at", "kind", "score", "note")
 
@@ -67,7 +75,7 @@ def main() -> None:
     ours: list[str | Path] = [Path(sys.executable).parent / "dbsec", "migrate", "lint", "--format", "json"]
     theirs: list[str | Path] = [peer("squawk-cli") / "squawk", "--reporter", "json", "--pg-version", "17.0"]
     one: dict[str, list[float]] = {"dbsec": [], "squawk": []}
-    many: dict[str, list[float]] = {"dbsec": [], "squawk": []}
+    many: dict[str, list[float]] = {"dbsec": [], "squawk": [], "no judgement": []}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_files(folder, 1000)
@@ -77,12 +85,14 @@ def main() -> None:
             one["squawk"].append(timed([*theirs, files[0]]))
             many["dbsec"].append(timed([*ours, "--pg-version", "17", folder]))
             many["squawk"].append(timed([*theirs, *files]))
+            many["no judgement"].append(timed([sys.executable, "-c", PARSES, folder]))
     show("one file", "ms", one, ours="dbsec")
     ratios = show("1,000 files, 5,000 statements", "ms", many, ours="dbsec")
     last_line(
         asked.json,
         one_file_ms=round(median(one["dbsec"])),
         wall_ratio_1000_files_vs_squawk=round(ratios["squawk"], 2),
+        parse_alone_ratio_vs_squawk=round(median(many["no judgement"]) / median(many["squawk"]), 2),
     )
 
 

@@ -41,6 +41,9 @@ SELECT sourcefile LIKE '%postgresql.auto.conf', setting FROM pg_catalog.pg_setti
 """
 
 
+_MORE = 6  # turns beyond the segments that were there
+
+
 @dataclass(frozen=True, slots=True)
 class Rewritten:
     """A table that was written anew at ``at``. Backups that were begun before it, and WAL of before, hold what its rows
@@ -109,19 +112,22 @@ def turn_wal(connection: psycopg.Connection[Any]) -> list[str]:
     Takes a checkpoint or two, and a segment of zeros for each that was kept in store. WAL that is archived goes to the
     archive first. Returns what holds segments back: slots, wal_keep_size, a late archive.
     """
-    before = set(_names(connection, _SEGMENTS))
+    before = names = set(_names(connection, _SEGMENTS))
+    now = ""
     with _not_recycling(connection):
         connection.execute("CHECKPOINT")
-        while _names(connection, _NOW)[0] <= max(before):
+        for _ in range(len(before) + _MORE):
             connection.execute(_TURN)
-        for _ in range(2):  # the first one may still need what is before it
-            connection.execute(_TURN)
-            connection.execute("CHECKPOINT")
-    kept = before & set(_names(connection, _SEGMENTS))
-    if not kept:
-        return []
-    why = "; ".join(_names(connection, _HOLDERS)) or "the server still needs it"
-    return [f"{len(kept)} WAL segments of before are still there: {why}"]
+            now = _names(connection, _NOW)[0]
+            if now > max(before):
+                connection.execute("CHECKPOINT")
+            names = set(_names(connection, _SEGMENTS))
+            # one with a name to come may be an old one that was kept in store before the setting was heard of
+            if not names & before and max(names) <= now:
+                return []
+    old, stored = len(names & before), sum(name > now for name in names)
+    why = "; ".join(_names(connection, _HOLDERS)) or "the server still needs them"
+    return [f"{old + stored} WAL segments of before are still there: {why}"]
 
 
 def _vacuum_full(connection: psycopg.Connection[Any], table: Name, *, give_up_s: float, clock: Clock) -> None:

@@ -2,7 +2,7 @@
 
 A pre-commit hook lints one file, CI lints them all. Both read the same files from disk and write JSON; squawk gets the
 version of the server, dbsec too. The files hold about 300 bytes and 5 statements each, harmful and harmless.
-"no judgement" is Python that reads and parses the same files, and judges nothing: what any linter in Python starts from.
+"no judgement" is Python that reads and parses the same files, and judges nothing: any linter in Python starts there.
 """
 
 from __future__ import annotations

@@ -313,7 +313,6 @@ def test_what_others_hold_is_asked_for_first_and_the_rest_not_even_locked(sessio
         learns.attempts = 1
         refused = error_of(NotYet, learns.take, b"BEGIN", "10ms")
         session.execute("ROLLBACK")
-        print("MSG", repr(str(refused)))
         learns.refused(str(refused))
         assert [one.name.name for one in learns.found] == ["users", "orders"]  # it was told
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from dbsec.migrations.residue import Place, files_below
 
@@ -72,6 +72,18 @@ def of_server(connection: psycopg.Connection[Any]) -> Iterator[Place]:
         query = sql.SQL("SELECT query FROM {}").format(sql.Identifier(schema, "pg_stat_statements"))
         for number, (text,) in enumerate(connection.execute(query), 1):
             yield Place("pg_stat_statements", f"statement {number}", text=str(text).encode())
+
+
+def written_out(connection: psycopg.Connection[Any]) -> list[str]:
+    """Let the server write out what it holds in memory: a page there would come to the disk after the search.
+
+    Returns a caveat where this role may not (pg_checkpoint, a superuser).
+    """
+    try:
+        connection.execute("CHECKPOINT")
+    except errors.InsufficientPrivilege:
+        return ["pages in the server's memory were not looked at: this role may not CHECKPOINT (pg_checkpoint)"]
+    return []
 
 
 def caveats(connection: psycopg.Connection[Any]) -> list[str]:

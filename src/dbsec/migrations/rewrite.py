@@ -26,8 +26,10 @@ from dbsec.retry import retry
 _STATISTICS = (Name("pg_catalog", "pg_statistic"), Name("pg_catalog", "pg_statistic_ext_data"))
 _FILE: LiteralString = "SELECT pg_catalog.pg_relation_filepath(pg_catalog.to_regclass(%s))"
 _SEGMENTS: LiteralString = "SELECT name FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
-_NOW: LiteralString = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())"
-_TURN: LiteralString = "SELECT pg_catalog.pg_logical_emit_message(false, 'dbsec', 'turn'), pg_catalog.pg_switch_wal()"
+_NOW: LiteralString = "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())"
+# The message makes the next segment one that can be switched from, and whose name is told: up to 15 a position between
+# two segments is the end of the first.
+_TURN: LiteralString = "SELECT pg_catalog.pg_switch_wal(), pg_catalog.pg_logical_emit_message(false, 'dbsec', 'turn')"
 _HOLDERS: LiteralString = """
 SELECT pg_catalog.format('replication slot %L holds it from %s', slot_name, restart_lsn)
 FROM pg_catalog.pg_replication_slots WHERE restart_lsn IS NOT NULL

@@ -91,12 +91,13 @@ def residue(
     copies = [_named_path(text) for text in also or ()]
     earlier = _earlier(before)
     with inputs.connected(dsn) as connection, output.progress() as progress:
+        caveats = [*places.written_out(connection), *places.caveats(connection)]
         wanted = [*places.of_server(connection)]
         if data is not None:
             wanted += places.of_cluster(connection, data)
         for kind, path in copies:
             wanted += places.of_copy(path, kind)
-        found = looking.search(canaries, wanted, caveats=places.caveats(connection), progress=progress)
+        found = looking.search(canaries, wanted, caveats=caveats, progress=progress)
     _tell_found(found, form)
     raise typer.Exit(_code(found, earlier))
 

@@ -173,7 +173,8 @@ class Pursuit:
 
     def _first_in_turn(self, message: str) -> None:
         """Put the relation that refused first, so that the others are not even locked while it refuses."""
-        at = next((n for n, one in enumerate(self.found) if f'"{one.name.name}"' in message), None)
+        named = [f'"{one.name.schema}.{one.name.name}"' for one in self.found]  # as PostgreSQL says it, unquoted
+        at = next((n for n, name in enumerate(named) if name in message), None)
         if at:
             self.found.insert(0, self.found.pop(at))
 

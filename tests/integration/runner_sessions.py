@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -19,6 +20,7 @@ from dbsec.migrations.runner.limits import Limits
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.script import Script
 from dbsec.pg import Conninfo, connect
+from dbsec.testing.clusters import Cluster
 
 E = TypeVar("E", bound=BaseException)
 SETUP = """
@@ -31,6 +33,14 @@ INSERT INTO app.orders SELECT n, n FROM generate_series(1, 1000) AS n;
 ADD = "ALTER TABLE app.users ADD COLUMN country text;"
 # nothing is small, and nothing takes longer than a test wants to wait
 LIMITS = Limits(small_bytes=0, give_up_s=20, long_s=30)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A database that was emptied for one test."""
+
+    cluster: Cluster
+    conninfo: Conninfo
 
 
 def classified(session: psycopg.Connection[Any], text: str) -> list[Classified]:

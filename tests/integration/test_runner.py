@@ -13,6 +13,8 @@ import pytest
 
 from dbsec import retry
 from dbsec.errors import ApplyError, GaveUp
+from dbsec.migrations.effects.model import Effect, Task, Work
+from dbsec.migrations.names import Name
 from dbsec.migrations.runner import alone, disk, estimate, ledger, planning
 from dbsec.migrations.runner.canary import rehearse
 from dbsec.migrations.runner.down import down, resume
@@ -23,7 +25,7 @@ from dbsec.migrations.runner.status import status
 from dbsec.migrations.runner.target import Asked, Target
 from dbsec.migrations.runner.up import Outcome, up
 from dbsec.migrations.settings import Settings
-from dbsec.migrations.stats import Stats
+from dbsec.migrations.stats import Stats, TableStats
 from dbsec.pg import Conninfo, connect, own
 from dbsec.testing.clusters import Cluster
 
@@ -443,3 +445,12 @@ def test_wal_that_lies_on_disk_at_once_is_a_checkpoints_and_where_it_is_kept_a_s
     for keeps_all, needed in ((False, 1 << 30), (True, 11 << 30)):
         server = estimate.Server(Stats({}), {}, {}, {}, {}, 1 << 30, keeps_all=keeps_all, standbys=False)
         assert server.needed_wal(costs) == needed
+
+
+def test_a_hundred_statements_that_write_rows_cost_a_hundred_times_one_and_not_two_to_the_hundredth() -> None:
+    table = Name("app", "t")
+    sizes = {table: TableStats(rows=1000, bytes=1 << 20, index_bytes=1 << 18)}
+    server = estimate.Server(Stats(sizes), sizes, {}, {}, {}, 1 << 30, keeps_all=False, standbys=False)
+    writes = Effect(work=(Task(Work.WRITE, table),))
+    costs = [server.cost(None, writes) for _ in range(100)]
+    assert len({cost.disk_bytes for cost in costs}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.integration.runner_sessions import (
     ADD,
     LIMITS,
     SETUP,
+    Fresh,
     Queue,
     another,
     behind,
@@ -36,8 +38,23 @@ from dbsec.migrations.runner.limits import Limits
 from dbsec.migrations.runner.locking import targets
 from dbsec.migrations.runner.pursuit import NotYet, Pursuit
 from dbsec.pg import connect
+from dbsec.testing.clusters import Cluster
+from dbsec.testing.scratch import Scratch
 
 VERSIONS = pytest.mark.pg(15, 17, 18)
+
+
+@pytest.fixture(scope="module")
+def scratch(cluster: Cluster) -> Iterator[Scratch]:
+    made = Scratch(cluster, f"runner_{secrets.token_hex(4)}")
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def database(scratch: Scratch, cluster: Cluster) -> Iterator[Fresh]:
+    with scratch.fresh() as (conninfo, _):
+        yield Fresh(cluster, conninfo)
 
 
 @pytest.fixture

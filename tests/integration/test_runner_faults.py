@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from tests.integration.runner_sessions import (
     ADD,
     LIMITS,
     SETUP,
+    Fresh,
     another,
     behind,
     classified,
@@ -30,11 +32,26 @@ from dbsec.migrations.runner import execute as runner
 from dbsec.migrations.runner.blockers import Blocker, blockers
 from dbsec.migrations.runner.limits import Limits
 from dbsec.pg import Conninfo, connect
+from dbsec.testing.clusters import Cluster
 from dbsec.testing.proxy import Proxy
+from dbsec.testing.scratch import Scratch
 
 VERSIONS = pytest.mark.pg(15, 17, 18)
 HOLD = "UPDATE app.users SET phone = 'x' WHERE id = 1"
 CREATE = "CREATE INDEX CONCURRENTLY users_phone ON app.users (phone)"
+
+
+@pytest.fixture(scope="module")
+def scratch(cluster: Cluster) -> Iterator[Scratch]:
+    made = Scratch(cluster, f"runner_{secrets.token_hex(4)}")
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def database(scratch: Scratch, cluster: Cluster) -> Iterator[Fresh]:
+    with scratch.fresh() as (conninfo, _):
+        yield Fresh(cluster, conninfo)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from dbsec.tls.ca import self_signed
 LEGACY = "app_legacy"
 REPORT = "report"
 OLD_BACKUP = "old-backup"
+OLD_ARCHIVE = "old-archive"
 _REPORTS = 3
 
 
@@ -82,13 +83,19 @@ def _md5(login: Conninfo) -> str:
 def _old_backup(stage: Stage) -> None:
     """Archive with cp and take a plain base backup, as it is done where nobody ever restored one."""
     lab = stage.lab
-    archive, backup = lab.site.subfolder("old-archive"), lab.site.subfolder(OLD_BACKUP)
+    archive, backup = lab.site.subfolder(OLD_ARCHIVE), lab.site.subfolder(OLD_BACKUP)
     with stage.admin() as admin:
         command = f"cp %p {shlex.quote(str(archive)).replace('%', '%%')}/%f"
         admin.execute(sql.SQL("ALTER SYSTEM SET archive_command = {}").format(sql.Literal(command)))
         admin.execute("SELECT pg_reload_conf()")
-    passfile = lab.site.write("secrets/old-backup.pgpass", stage.login("standby").passfile_line())
-    source = Conninfo({**stage.login("standby").params, "passfile": str(passfile)})
+    base_backup(stage, backup)
+
+
+def base_backup(stage: Stage, folder: Path) -> None:
+    """Copy the primary's files into an empty folder, without WAL, as whoever may replicate now."""
+    lab, login = stage.lab, stage.login("standby")
+    passfile = lab.site.write("secrets/backup.pgpass", login.passfile_line())
+    source = Conninfo({**login.params, "passfile": str(passfile)})
     argv: list[str | Path] = [lab.primary.binaries.program("pg_basebackup"), "--dbname", source.text()]
-    argv += ["--pgdata", backup, "--wal-method", "none", "--checkpoint", "fast", "--no-sync", "--no-manifest"]
+    argv += ["--pgdata", folder, "--wal-method", "none", "--checkpoint", "fast", "--no-sync", "--no-manifest"]
     process.run(argv, cwd=lab.folder, account=lab.site.account, env=lab.primary.binaries.env)

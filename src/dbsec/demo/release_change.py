@@ -145,7 +145,8 @@ class ReleaseChange:
                 "exit_code": exc.code,
                 "said": [_after(line) for line in exc.message.splitlines() if line[:1].strip()],
             }
-            return Observation(Outcome.PASS if right else Outcome.ERROR, f"refused: {_line(exc)}", facts)
+            shown = next((line for line in said if line.startswith("old-release")), _line(exc))
+            return Observation(Outcome.PASS if right else Outcome.ERROR, f"refused: {shown}", facts)
         return Observation(Outcome.FAIL, "the old column was dropped while blue read it")
 
     def _close_blue(self) -> None:

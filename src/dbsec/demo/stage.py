@@ -29,7 +29,8 @@ class Stage:
 
     Known names: ``admin`` (superuser), ``service``, ``migrator`` (whoever does DDL), ``standby`` (replication).
     ``visitors`` are sessions that the baseline keeps open as a careless client would. ``deploy`` brings a migration
-    file to the database as the team does it at this moment, and raises where that way refuses it.
+    file to the database as the team does it at this moment, and raises where that way refuses it. ``canary`` is a phone
+    that is looked for on every disk, before and after it was encrypted.
     """
 
     lab: Lab
@@ -41,6 +42,7 @@ class Stage:
     service: Service | None = None
     load: Load | None = None
     deploy: Callable[[Path], None] | None = None
+    canary: Secret | None = None
     visitors: list[psycopg.Connection[Any]] = field(default_factory=list)
     _passwords: dict[str, Secret] = field(default_factory=dict)
 

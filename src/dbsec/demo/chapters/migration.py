@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from dbsec import files
+from dbsec.demo import plaintext
 from dbsec.demo.by_command import Command
 from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.release_change import KEY, QUIET_S, ReleaseChange
@@ -56,7 +57,7 @@ def drills(stage: Stage) -> Sequence[Drill]:
         deploy=stage.deploy,
         folder=stage.lab.folder / "tmp",
     )
-    return attacks(target)
+    return [*attacks(target), Drill(plaintext.GONE, "look for one phone in every file", lambda: plaintext.look(stage))]
 
 
 def harden(stage: Stage) -> Iterator[Seen]:
@@ -76,6 +77,8 @@ def harden(stage: Stage) -> Iterator[Seen]:
     command = Command(home, stage.deployment, {KEY: f"file:{home / 'phone.key'}"})
     if stage.service is not None:
         yield from ReleaseChange(stage, command, folder, key).run()
+        stage.progress.step("app.users is written anew")
+        command.run("migrate rewrite", "app.users", "--apply", "--keep-days", str(plaintext.KEEP_DAYS))
     stage.deploy = _by_command(command, folder)
 
 

@@ -88,6 +88,8 @@ def from_dump(text: str, table: Table, *, source: str) -> Definitions:
                 if cmd.subtype is AlterTableType.AT_ColumnDefault and cmd.def_ is not None:
                     defaults[cmd.name] = printing.expression(cmd.def_)
     kept = [one for one in (_named(constraint, table) for constraint in constraints) if one is not None]
+    for index in indexes:
+        index.idxname = index.idxname or _name_of(index, table, {other.idxname for other in indexes})
     alive = {index.name for index in table.indexes.values() if index.constraint is None}
     defaults = {name: text for name, text in defaults.items() if name in table.columns and table.columns[name].default}
     return Definitions(tuple(one for one in indexes if one.idxname in alive), tuple(kept), defaults)
@@ -125,6 +127,13 @@ def _defaults_of(tree: Tree) -> dict[str, str]:
         for constraint in getattr(element, "constraints", None) or ()
         if constraint.contype is ConstrType.CONSTR_DEFAULT
     }
+
+
+def _name_of(index: Tree, table: Table, taken: set[str]) -> str | None:
+    """Find the name that PostgreSQL gave to an index without one."""
+    columns = tuple(item.name or "" for item in index.indexParams)
+    alike = (one.name for one in table.indexes.values() if one.columns == columns and one.unique == bool(index.unique))
+    return next((name for name in alike if name not in taken and table.indexes[name].constraint is None), None)
 
 
 def _named(constraint: Tree, table: Table) -> Tree | None:

@@ -155,13 +155,13 @@ class Server:
         return 0, 0
 
     def _grow(self, task: Task, size: TableStats, disk: int) -> None:
-        """Leave the table to the next statement as this one does."""
+        """Leave the table to the next statement as this one does.
+
+        Dead versions do not count: the next one writes only the live rows anew, or n statements would cost 2^n.
+        """
         if task.work is Work.BUILD:
             self.indexes[task.table] = self.indexes.get(task.table, 0) + 1
             self.sizes[task.table] = replace(size, index_bytes=size.index_bytes + disk // 2)
-        elif task.work is Work.WRITE:
-            heap = disk - size.index_bytes
-            self.sizes[task.table] = replace(size, bytes=size.bytes + heap, index_bytes=2 * size.index_bytes)
 
     def _index(self, table: Name, size: TableStats, statement: Statement | None) -> int:
         """Estimate the bytes of a new index; where its key is not known, all indexes there are."""

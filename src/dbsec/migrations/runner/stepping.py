@@ -174,6 +174,8 @@ def not_done(all_turns: Sequence[Turn], ended: dict[str, str], path: str) -> lis
 
 def remaining(script: Script, all_turns: Sequence[Turn], left: Collection[Turn]) -> Script:
     """Blank the statements that are done, lines kept: the schema that is read has them already."""
+    if all(turn in left for turn in all_turns):
+        return script
     text = script.text
     begins = [begin for begin, _ in lexer.cut(text)]  # not any place: a comment before may hold the same words
     statements = [(statement, turn not in left) for turn in all_turns for statement in turn.statements]

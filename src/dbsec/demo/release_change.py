@@ -141,10 +141,8 @@ class ReleaseChange:
             self._up()
         except Refused as exc:
             right = exc.code == 1 and self._states().get("003") is None and "old-release" in exc.message
-            facts = {
-                "exit_code": exc.code,
-                "said": [_after(line) for line in exc.message.splitlines() if line[:1].strip()],
-            }
+            said = [_after(line) for line in exc.message.splitlines() if line.startswith("dbsec: ")]
+            facts = {"exit_code": exc.code, "said": said}
             shown = next((line for line in said if line.startswith("old-release")), _line(exc))
             return Observation(Outcome.PASS if right else Outcome.ERROR, f"refused: {shown}", facts)
         return Observation(Outcome.FAIL, "the old column was dropped while blue read it")

@@ -447,10 +447,10 @@ def test_wal_that_lies_on_disk_at_once_is_a_checkpoints_and_where_it_is_kept_a_s
         assert server.needed_wal(costs) == needed
 
 
-def test_a_hundred_statements_that_write_rows_cost_a_hundred_times_one_and_not_two_to_the_hundredth() -> None:
+def test_many_statements_that_write_rows_cost_as_many_times_one_and_not_two_to_that_power() -> None:
     table = Name("app", "t")
     sizes = {table: TableStats(rows=1000, bytes=1 << 20, index_bytes=1 << 18)}
     server = estimate.Server(Stats(sizes), sizes, {}, {}, {}, 1 << 30, keeps_all=False, standbys=False)
     writes = Effect(work=(Task(Work.WRITE, table),))
     costs = [server.cost(None, writes) for _ in range(100)]
-    assert len({cost.disk_bytes for cost in costs}) == 1
+    assert costs[99].disk_bytes == costs[1].disk_bytes < 3 * costs[0].disk_bytes

@@ -56,7 +56,7 @@ class Job:
     batch_rows: int = 1000
     batch_rows_min: int | None = None
     batch_rows_max: int | None = None
-    batch_ms: int = 200
+    batch_ms: int = 50
     check: str | Check | None = None
     scope: str | None = None
 

@@ -92,7 +92,7 @@ class Server:
     """What the estimates rest on, read once. ``kept_wal``: bytes that a checkpoint leaves; ``keeps_all``: an archive or
     a slot may hold all WAL of a statement back; ``standbys``: whether one streams.
 
-    ``sizes`` are those of ``stats``; they grow with what is estimated.
+    ``sizes`` are those of ``stats``; they grow with what is estimated. ``written``: those that grew by row writes.
     """
 
     stats: Stats
@@ -103,6 +103,7 @@ class Server:
     kept_wal: int
     keeps_all: bool
     standbys: bool
+    written: set[Name] = field(default_factory=set)
 
     @classmethod
     def read(cls, connection: psycopg.Connection[Any], stats: Stats, tables: Iterable[Name]) -> Server:
@@ -157,11 +158,15 @@ class Server:
     def _grow(self, task: Task, size: TableStats, disk: int) -> None:
         """Leave the table to the next statement as this one does.
 
-        Dead versions do not count: the next one writes only the live rows anew, or n statements would cost 2^n.
+        Dead versions count once: the next one writes only the live rows anew, or n statements would cost 2^n.
         """
         if task.work is Work.BUILD:
             self.indexes[task.table] = self.indexes.get(task.table, 0) + 1
             self.sizes[task.table] = replace(size, index_bytes=size.index_bytes + disk // 2)
+        elif task.work is Work.WRITE and task.table not in self.written:
+            heap = disk - size.index_bytes
+            self.sizes[task.table] = replace(size, bytes=size.bytes + heap, index_bytes=2 * size.index_bytes)
+            self.written.add(task.table)
 
     def _index(self, table: Name, size: TableStats, statement: Statement | None) -> int:
         """Estimate the bytes of a new index; where its key is not known, all indexes there are."""

@@ -33,9 +33,9 @@ os.environ["PATH"] = f"{os.environ['PATH']}:{EXTRA / 'bin'}"
 BUDGETS_S = {
     "unit": 60,
     "arch": 60,
-    "contract": 60,
+    "contract": 90,
     "docs": 60,
-    "integration": 240,
+    "integration": 420,
     "attack": 180,
     "drill": 120,
     "acceptance": 420,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from struct import Struct
+
+_SIZE = Struct("=Q")
 
 
 class Fork:
@@ -23,6 +26,34 @@ class Fork:
             told = stream.read()
         _, status = os.waitpid(self._pid, 0)
         return told if os.waitstatus_to_exitcode(status) == 0 else None
+
+
+class Handout:
+    """Bytes that a process gives to its copies while they run: made before the first of them, given once."""
+
+    def __init__(self, most: int) -> None:
+        import mmap
+
+        self._most = most
+        self._memory = mmap.mmap(-1, _SIZE.size + most)  # of zeros: nothing given
+        self._reader, self._writer = os.pipe()
+
+    def give(self, told: bytes) -> None:
+        """Let the copies go on; with nothing where it is more than ``most``."""
+        if len(told) <= self._most:
+            self._memory[_SIZE.size : _SIZE.size + len(told)] = told
+            self._memory[: _SIZE.size] = _SIZE.pack(len(told))
+        os.close(self._writer)
+
+    def join(self) -> None:
+        """Say in a copy that it only takes."""
+        os.close(self._writer)
+
+    def take(self) -> bytes:
+        """Wait, in a copy, for the bytes; none where the process ended without."""
+        os.read(self._reader, 1)  # it ends when nobody has the other end any more
+        (size,) = _SIZE.unpack(self._memory[: _SIZE.size])
+        return self._memory[_SIZE.size : _SIZE.size + size]
 
 
 def _hand_back(work: Callable[[], bytes], writer: int) -> None:

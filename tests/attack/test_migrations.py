@@ -13,7 +13,7 @@ import pytest
 from dbsec.errors import ApplyError
 from dbsec.evidence import Outcome
 from dbsec.lab.deployment import deployment_folder
-from dbsec.migrations.drill import MigrationTarget, drills
+from dbsec.migrations.drill import Deploy, MigrationTarget, drills
 from dbsec.migrations.guard import Policy, install
 from dbsec.migrations.runner.target import Asked, Target
 from dbsec.migrations.runner.up import up
@@ -22,13 +22,12 @@ from dbsec.pg import Conninfo, connect, own
 
 SCHEMA = deployment_folder() / "app" / "schema.sql"
 POLICY = {"max_table_size": "1MB", "protected": {"table": ["app.orders"]}}
-Deploy = Callable[[Path], None]
 
 
 def by_hand(conninfo: Conninfo) -> Deploy:
-    def deploy(file: Path) -> None:
+    def deploy(_: str, text: str) -> None:
         with connect(conninfo) as session:
-            session.execute(file.read_bytes())
+            session.execute(text.encode())
 
     return deploy
 
@@ -36,9 +35,9 @@ def by_hand(conninfo: Conninfo) -> Deploy:
 def by_runner(conninfo: Conninfo, folder: Path) -> Deploy:
     """Run it as the only migration of a folder, whatever is known of others."""
 
-    def deploy(file: Path) -> None:
+    def deploy(name: str, text: str) -> None:
         folder.mkdir(exist_ok=True)
-        shutil.copyfile(file, folder / f"001_{file.name}")
+        (folder / f"001_{name}").write_text(text)
         try:
             done = up(Target(folder, lambda: connect(conninfo), Settings()), Asked(force=""))
         finally:
@@ -50,13 +49,13 @@ def by_runner(conninfo: Conninfo, folder: Path) -> Deploy:
 
 
 @pytest.fixture
-def attacked(database: Any, tmp_path: Path) -> Iterator[Callable[..., dict[str, Outcome]]]:
+def attacked(database: Any) -> Iterator[Callable[..., dict[str, Outcome]]]:
     with connect(database.conninfo) as admin:
         admin.execute(SCHEMA.read_bytes())
 
     def run(*, deploy: Deploy, only: str = "") -> dict[str, Outcome]:
         here: Callable[[], Conninfo] = lambda: database.conninfo  # noqa: E731
-        target = MigrationTarget(here, here, here, deploy, tmp_path)
+        target = MigrationTarget(here, here, here, deploy)
         return {drill.name: drill.attack().outcome for drill in drills(target) if only in drill.control.id}
 
     yield run

@@ -67,6 +67,8 @@ class Steps:
         """Fill, then prove it."""
         (path,) = [p for p in self.paths if p.suffix == ".toml"]
         job = backfill.Job.load(path)
+        with connect(self.conninfo) as session:
+            own.install(session)
         backfill.run(lambda: connect(self.conninfo), job)
         with connect(self.conninfo) as session:
             found = verify(session, job)
@@ -82,7 +84,6 @@ def shop(database: Any) -> Conninfo:
     conninfo: Conninfo = database.conninfo
     with connect(conninfo) as session:
         session.execute(PEOPLE.encode())
-        own.install(session)
     return conninfo
 
 

@@ -20,8 +20,8 @@ from dbsec.lab.service import Service
 from dbsec.secret import Secret
 
 KEY = "APP_PHONE_KEY"
-_SERVED_S = 2.0  # how long each split of the traffic is watched
-QUIET_S = 12.0
+_SERVED_S = 1.2  # how long each split of the traffic is watched
+QUIET_S = 8.0
 _FEW = 100  # more than green writes by itself meanwhile
 _BACKFILL = "002_backfill_users_phone_enc"
 _CONFIG = ("--config", "dbsec.toml")

@@ -41,7 +41,7 @@ class Stage:
     logins: dict[str, Conninfo]
     service: Service | None = None
     load: Load | None = None
-    deploy: Callable[[Path], None] | None = None
+    deploy: Callable[[str, str], None] | None = None
     canary: Secret | None = None
     visitors: list[psycopg.Connection[Any]] = field(default_factory=list)
     _passwords: dict[str, Secret] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dbsec.migrations.operations import Operation, TransactionControl
 from dbsec.migrations.statement import Statement
@@ -28,9 +28,9 @@ class Window(Sequence[Act]):
         return self._acts[self._range[at]]
 
 
-def rolls_back(acts: list[Act], begin: int) -> bool:
-    """Tell whether the transaction that the act at ``begin`` opens ends with ROLLBACK."""
-    for _, operation in acts[begin + 1 :]:
+def rolls_back(following: Iterable[Operation]) -> bool:
+    """Tell whether a transaction that is open ends with ROLLBACK, by what follows in it."""
+    for operation in following:
         if isinstance(operation, TransactionControl) and operation.act in ("commit", "rollback", "begin"):
             return operation.act == "rollback"
     return False

@@ -37,6 +37,16 @@ SELECT n AS id, '+88' || lpad(n::text, 9, '0') AS phone, repeat('x', 100) AS res
   FROM generate_series(1, 30000) AS n;
 GRANT SELECT ON app.dbsec_drill_twin TO PUBLIC;
 """
+_WIDEN = f"""-- dbsec: phase contract
+SET lock_timeout = '500ms';
+SET statement_timeout = '5s';
+ALTER TABLE {TWIN} ALTER COLUMN id TYPE bigint;
+"""
+_ADD = f"""-- dbsec: phase expand
+SET lock_timeout = '10s';
+SET statement_timeout = '15s';
+ALTER TABLE {TWIN} ADD COLUMN note text;
+"""
 _UNMAKE: LiteralString = "DROP TABLE IF EXISTS app.dbsec_drill_twin"
 _FILENODE: LiteralString = "SELECT pg_catalog.pg_relation_filenode('app.dbsec_drill_twin')"
 _STALLED: LiteralString = """
@@ -102,20 +112,13 @@ def dangerous_file(target: MigrationTarget) -> Observation:
     """Deploy a file that rewrites the twin; PASS where it is refused and the files of the table are the same."""
     with _twin(target) as admin:
         before = _one(admin, _FILENODE)
-        file = target.folder / "contract_widen_id.sql"
-        file.write_text(
-            "-- dbsec: phase contract\nSET lock_timeout = '500ms';\nSET statement_timeout = '5s';\n"
-            f"ALTER TABLE {TWIN} ALTER COLUMN id TYPE bigint;\n"
-        )
         try:
-            target.deploy(file)
+            target.deploy("contract_widen_id.sql", _WIDEN)
         except DbsecError as exc:
             said = exc.message.removeprefix("dbsec: ").splitlines()[0]
             refused = {"refused": exc.message, "rewritten": _one(admin, _FILENODE) != before}
             passed = not refused["rewritten"] and "MIG201" in said
             return Observation(Outcome.PASS if passed else Outcome.ERROR, f"refused: {said}", refused)
-        finally:
-            file.unlink()
         rewritten = _one(admin, _FILENODE) != before
         facts = {"rewritten": rewritten, "rows": _ROWS}
         return Observation(Outcome.FAIL, f"deployed: {_ROWS:,} rows were written again under ACCESS EXCLUSIVE", facts)
@@ -124,15 +127,10 @@ def dangerous_file(target: MigrationTarget) -> Observation:
 def queue(target: MigrationTarget) -> Observation:
     """Deploy a column while a reader holds the twin for 2 s; PASS where no other reader ever waited 250 ms for it."""
     with _twin(target) as admin, _readers(target) as reads:
-        file = target.folder / "expand_add_note.sql"
-        file.write_text(
-            "-- dbsec: phase expand\nSET lock_timeout = '10s';\nSET statement_timeout = '15s';\n"
-            f"ALTER TABLE {TWIN} ADD COLUMN note text;\n"
-        )
         with connect(target.reader(), autocommit=False, application_name="dbsec drill report") as report:
             report.execute("SELECT count(*) FROM app.dbsec_drill_twin")
             failed: list[BaseException] = []
-            deploying = threading.Thread(target=_deploy, args=(target, file, failed))
+            deploying = threading.Thread(target=_deploy, args=(target, failed))
             deploying.start()
             until = SYSTEM.monotonic() + _HELD_S
             worst = 0
@@ -141,7 +139,6 @@ def queue(target: MigrationTarget) -> Observation:
                 SYSTEM.sleep(0.02)
             report.rollback()
         deploying.join()
-        file.unlink()
         if failed:
             raise failed[0]
         added = _one(
@@ -157,9 +154,9 @@ def queue(target: MigrationTarget) -> Observation:
     return Observation(Outcome.PASS, f"the column came after the report; none of {_READERS} readers waited", facts)
 
 
-def _deploy(target: MigrationTarget, file: Any, failed: list[BaseException]) -> None:
+def _deploy(target: MigrationTarget, failed: list[BaseException]) -> None:
     try:
-        target.deploy(file)
+        target.deploy("expand_add_note.sql", _ADD)
     except BaseException as exc:  # noqa: BLE001 - raised again by the thread that waits
         failed.append(exc)
 

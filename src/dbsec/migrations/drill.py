@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from dbsec.evidence import Control, Drill
 from dbsec.migrations import attacks
@@ -51,19 +50,21 @@ QUEUE = Control(
 )
 
 
+Deploy = Callable[[str, str], None]
+
+
 @dataclass(frozen=True, slots=True)
 class MigrationTarget:
     """Who is let at the database, by present DSNs: ``migrator`` (changes the schema), ``reader``, ``admin``.
 
-    ``deploy`` brings a migration file to the database in the way that the team does it now, as the migrator, under
-    whatever number; it raises where that way refuses it. ``folder`` is for the attack's files.
+    ``deploy`` brings a migration file (its name without a number, its text) to the database in the way that the team
+    does it now, as the migrator; it raises where that way refuses it.
     """
 
     migrator: Callable[[], Conninfo]
     reader: Callable[[], Conninfo]
     admin: Callable[[], Conninfo]
-    deploy: Callable[[Path], None]
-    folder: Path
+    deploy: Deploy
 
 
 def drills(target: MigrationTarget) -> tuple[Drill, ...]:

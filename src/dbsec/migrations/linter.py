@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -100,18 +100,56 @@ class Release:
         state = schema if schema is not None else Schema()
         state.major = state.major or options.major
         self._scripts, self._at, self._engine = scripts, 0, _Engine(state, options)
+        self._read: dict[int, _Read] = {}
+
+    def read(self, start: int, stop: int) -> Iterator[Sequence[Operation]]:
+        """Read ``scripts[start:stop]`` ahead; yields the operations of each."""
+        for at in range(start, stop):
+            with collector.paused():
+                read = self._read[at] = _read(self._scripts[at])
+            yield [operation for _, operation in read.acts]
+
+    def follow(self, scripts: Sequence[Sequence[Operation]]) -> None:
+        """Shape the schema by the next scripts, which another process has read."""
+        with collector.paused():
+            for script, operations in zip(self._scripts[self._at :], scripts, strict=False):
+                self._engine.shape(script, operations)
+        self._at += len(scripts)
 
     def judge(self, start: int, stop: int) -> Result:
         """Judge ``scripts[start:stop]``; those before, where they were not judged, only shape the schema."""
         engine = self._engine
         with collector.paused():
             for script in self._scripts[self._at : start]:
-                engine.shape(script)
+                engine.shape(script, [operation for _, operation in _read(script).acts])
             engine.result = Result()
-            for script in self._scripts[start:stop]:
-                engine.run(script)
+            for at in range(start, stop):
+                engine.run(self._scripts[at], self._read.pop(at) if at in self._read else _read(self._scripts[at]))
         self._at = stop
         return engine.result
+
+
+class _Read(Struct):
+    """A script, read: ``unread`` is what could not be, ``number`` counts its statements."""
+
+    acts: list[Act]
+    number: int
+    unread: list[Unread]
+
+
+def _read(script: Script) -> _Read:
+    statements, unread = parse(script)
+    acts: list[Act] = []
+    for statement in statements:
+        try:
+            acts += [(statement, operation) for operation in operations_of(statement)]
+        except RecursionError:
+            unread.append(_too_deep(statement))
+    return _Read(acts, len(statements), unread)
+
+
+def _too_deep(statement: Statement) -> Unread:
+    return Unread(statement.script.path, statement.line, TOO_DEEP)
 
 
 class _Engine:
@@ -129,53 +167,39 @@ class _Engine:
         self._told = set[str]()
         self._before: Schema | None = None  # the state that the open transaction will go back to
 
-    def run(self, script: Script) -> None:
-        statements, unread = parse(script)
-        self.result.unread += unread
-        acts = self._acts(statements)
+    def run(self, script: Script, read: _Read) -> None:
+        acts = read.acts
+        self.result.unread += read.unread
         self._session = Session(self.options.major)
         self._told = set[str]()  # rules that have a finding in this script
         first = len(self.result.located)
         for at, (statement, operation) in enumerate(acts):
             self._session.enter(statement.block)
             if isinstance(operation, TransactionControl):
-                self._turn(acts, at, operation)
+                self._turn(operation, (acts[later][1] for later in range(at + 1, len(acts))))
             try:
                 self._judge(acts, at)
                 self._session.advance(statement, operation, self._effect)
                 apply(self.schema, operation, released=not script.deployed)
             except RecursionError:
-                self._too_deep(statement)
-        self.result.located[first:] = with_whole_fixes(self.result.located[first:])
+                self.result.unread.append(_too_deep(statement))
+        self.result.located[first:] = with_whole_fixes(self.result.located[first:], acts)
         if not script.deployed:
             self.result.files += 1
-            self.result.statements += len(statements)
+            self.result.statements += read.number
 
-    def shape(self, script: Script) -> None:
+    def shape(self, script: Script, operations: Sequence[Operation]) -> None:
         """Change the schema as ``run`` does, and judge nothing."""
-        acts = self._acts(parse(script)[0])
-        for at, (_, operation) in enumerate(acts):
+        for at, operation in enumerate(operations):
             if isinstance(operation, TransactionControl):
-                self._turn(acts, at, operation)
+                self._turn(operation, (operations[later] for later in range(at + 1, len(operations))))
             apply(self.schema, operation, released=not script.deployed)
 
-    def _turn(self, acts: list[Act], at: int, operation: TransactionControl) -> None:
-        if operation.act == "begin" and rolls_back(acts, at):
+    def _turn(self, operation: TransactionControl, following: Iterable[Operation]) -> None:
+        if operation.act == "begin" and rolls_back(following):
             self._before = copy.deepcopy(self.schema)
         elif operation.act == "rollback" and self._before is not None:
             self.schema, self._before = self._before, None
-
-    def _acts(self, statements: Sequence[Statement]) -> list[Act]:
-        acts: list[Act] = []
-        for statement in statements:
-            try:
-                acts += [(statement, operation) for operation in operations_of(statement)]
-            except RecursionError:
-                self._too_deep(statement)
-        return acts
-
-    def _too_deep(self, statement: Statement) -> None:
-        self.result.unread.append(Unread(statement.script.path, statement.line, TOO_DEEP))
 
     def _judge(self, acts: list[Act], at: int) -> None:
         statement, operation = acts[at]

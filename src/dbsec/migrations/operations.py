@@ -93,8 +93,11 @@ class Bound(Struct, frozen=True):
     remainder: int = 0
 
 
-class Operation(Struct, frozen=True, kw_only=True):
-    """The root; ``clause`` is the source text of this act alone: one clause of ALTER TABLE, else the statement."""
+class Operation(Struct, frozen=True, kw_only=True, tag=True, tag_field="operation"):
+    """The root; ``clause`` is the source text of this act alone: one clause of ALTER TABLE, else the statement.
+
+    The tag tells the kinds apart where operations go to another process (``relay``).
+    """
 
     clause: str = ""
 

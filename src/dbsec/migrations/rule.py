@@ -93,15 +93,19 @@ class Step(Struct):
             return ()
         if isinstance(self.operation, Refresh) and self.operation.concurrently:
             return ()  # EXCLUSIVE, but nobody else writes to a materialized view
-        known = ((self.schema.table(task.table), task, mode) for task, mode in self.effect.blocking())
-        found = tuple((task, mode) for table, task, mode in known if table is None or not table.empty)
+        found = tuple([one for one in self.effect.blocking() if not self._is_empty(one[0].table)])
         return found if found and self._felt() else ()
 
     def _felt(self) -> bool:
         """Tell whether anybody can wait: of a table that the release made, only a trigger of an old one may know."""
-        if any(mode.blocks_writes and self._is_old(name) for name, mode in self.effect.locks):
-            return True
+        for name, mode in self.effect.locks:
+            if mode.blocks_writes and self._is_old(name):
+                return True
         return any(isinstance(act, CreateTrigger) and self._is_old(act.table) for _, act in self.preceding)
+
+    def _is_empty(self, name: Name) -> bool:
+        known = self.schema.table(name)
+        return known is not None and known.empty
 
     def _is_old(self, name: Name) -> bool:
         known = self.schema.table(name)

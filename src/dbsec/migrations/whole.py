@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from dbsec.findings import Severity
-from dbsec.migrations.interpret import operations_of
+from dbsec.migrations.acts import Act
 from dbsec.migrations.operations import AddColumn, Operation
 from dbsec.migrations.rules import _source
 from dbsec.migrations.statement import Statement
@@ -40,15 +40,18 @@ def replacement(
     return [*before, *made, *after]
 
 
-def with_whole_fixes(found: list[Located]) -> Iterator[Located]:
-    """Give an error of one clause the clauses beside it that have none: its fix replaces the statement."""
+def with_whole_fixes(found: list[Located], acts: Sequence[Act]) -> Iterator[Located]:
+    """Give an error of one clause the clauses beside it that have none: its fix replaces the statement.
+
+    ``acts``: all of the script.
+    """
     for _, group in groupby(found, key=lambda one: id(one.statement)):
         of_it = list(group)
         statement = of_it[0].statement
         if statement.kind != "AlterTableStmt" or len(statement.node.get("cmds", ())) < 2:
             yield from of_it
             continue
-        operations = operations_of(statement)
+        operations = [operation for of, operation in acts if of is statement]
         errors = [one.operation for one in of_it if one.finding.severity is Severity.ERROR]
         for one in of_it:
             whole = one

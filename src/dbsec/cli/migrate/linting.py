@@ -106,8 +106,11 @@ def _judge(asked: Asked, options: Options, schema: Schema | None, stdin: str | N
     scripts, unread = source.read(asked.paths, stdin=stdin, changed_since=asked.changed_since, wrap=asked.wrap)
     state = Schema() if schema is None else copy.deepcopy(schema) if asked.fix else schema
     entries, today = _entries(asked.waivers), SYSTEM.now().date()
-    judge = judging.whole if asked.fix or options.stats is not None else judging.shared
-    share, result = judge(scripts, state, options, entries=entries, today=today)
+    if asked.fix or options.stats is not None:
+        share, result = judging.whole(scripts, state, options, entries=entries, today=today)
+    else:
+        shown = asked.form == "json" and asked.baseline is None and asked.write_baseline is None
+        share, result = judging.shared(scripts, state, options, entries=entries, today=today, shown=shown)
     if schema is None and asked.changed_since is None and len(scripts) > 1:
         _tell_what_counts_as_new(share.new_tables)
     return Judged(scripts, share, options, [*unread, *share.unread], result, schema)

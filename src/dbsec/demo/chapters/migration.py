@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.release_change import KEY, QUIET_S, ReleaseChange
 from dbsec.demo.stage import Stage
 from dbsec.evidence import Control, Drill, Observation, Outcome
-from dbsec.migrations.drill import MigrationTarget
+from dbsec.migrations.drill import Deploy, MigrationTarget
 from dbsec.migrations.drill import drills as attacks
 from dbsec.migrations.guard import Policy, install, selftest
 from dbsec.pg import Conninfo, connect, own
@@ -47,15 +47,11 @@ table = ["app.tenants", "app.users", "app.orders", "app.idempotency_keys"]
 
 def drills(stage: Stage) -> Sequence[Drill]:
     """Change the schema as one does in a hurry: by hand, from a file, behind a reader."""
-    migrator = _migrator(stage)
-    if stage.deploy is None:
-        stage.deploy = _by_hand(migrator)
     target = MigrationTarget(
-        migrator=lambda: migrator,
+        migrator=lambda: _migrator(stage),
         reader=lambda: stage.login("service"),
         admin=lambda: stage.login("admin"),
-        deploy=stage.deploy,
-        folder=stage.lab.folder / "tmp",
+        deploy=stage.deploy or _by_hand(stage),
     )
     return [*attacks(target), Drill(plaintext.GONE, "look for one phone in every file", lambda: plaintext.look(stage))]
 
@@ -107,27 +103,27 @@ def _tested(admin: psycopg.Connection[Any]) -> Observation:
     return Observation(outcome, summary, {"proofs": len(proofs)}, [{**table, "columns": ["proof", "outcome", "seen"]}])
 
 
-def _by_hand(migrator: Conninfo) -> Callable[[Path], None]:
+def _by_hand(stage: Stage) -> Deploy:
     """Return how it is done as found: the file is sent to the database, and that is all."""
 
-    def deploy(file: Path) -> None:
-        with connect(migrator, application_name="psql") as session:
-            session.execute(file.read_bytes())
+    def deploy(_: str, text: str) -> None:
+        with connect(_migrator(stage), application_name="psql") as session:
+            session.execute(text.encode())
 
     return deploy
 
 
-def _by_command(command: Command, folder: Path) -> Callable[[Path], None]:
+def _by_command(command: Command, folder: Path) -> Deploy:
     """Return how it is done from now on: the file gets the next number in the folder, and dbsec runs it."""
 
-    def deploy(file: Path) -> None:
+    def deploy(name: str, text: str) -> None:
         last = max(int(path.name[:3]) for path in folder.glob("[0-9]*"))
-        numbered = folder / f"{last + 1:03}_{file.name}"
-        shutil.copyfile(file, numbered)
+        file = folder / f"{last + 1:03}_{name}"
+        files.write_atomic(file, text)
         try:
             command.run("migrate up", folder, "--release", "green", "--config", "dbsec.toml")
         except BaseException:
-            numbered.unlink()
+            file.unlink()
             raise
 
     return deploy

@@ -84,16 +84,13 @@ class Effect(Struct, frozen=True):
 
     def blocking(self, *of: Work) -> tuple[tuple[Task, LockMode], ...]:
         """Pair each task (of some kinds) with the strongest lock held meanwhile that makes writers or readers wait."""
-        if not self.work:
+        if not (self.work and self.locks):
             return ()
-        strongest = max((mode for _, mode in self.locks), default=LockMode.ACCESS_SHARE)
+        strongest = max([mode for _, mode in self.locks])
         if not strongest.blocks_writes:
             return ()
-        return tuple(
-            (task, max(self.lock_on(task.table) or strongest, strongest))
-            for task in self.work
-            if task.work is not Work.WRITE and (not of or task.work in of)
-        )
+        wanted = [task for task in self.work if task.work is not Work.WRITE and (not of or task.work in of)]
+        return tuple([(task, strongest) for task in wanted])
 
 
 NOTHING = Effect()

@@ -41,7 +41,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """``old`` are columns that are there, ``new`` those that come. ``one_way``: the same value under another name."""
+    """``old`` are columns that are there, ``new`` those that come. ``alike``: the same value under another name."""
 
     old: tuple[Field, ...]
     new: tuple[Field, ...]

@@ -24,14 +24,20 @@ def sql_of(text: str) -> str:
     Meta-commands and data of COPY become blanks (a semicolon where one sends the query); ``:name`` and ``${name}``
     become something that can be parsed.
     """
-    if not _SUSPECT.search(text) and "stdin" not in text.lower():
+    if _is_sql(text, 0):
         return text
     text = _PLACEHOLDER.sub(lambda found: _NO_NAME.sub("_", found[0]), text)
     done: list[str] = []
     at = 0
-    while at < len(text):
+    while not _is_sql(text, at):
         at = _until_break(text, at, done)
+    done.append(text[at:])
     return "".join(done)
+
+
+def _is_sql(text: str, start: int) -> bool:
+    """Tell whether nothing of psql or a tool can stand behind a place: mostly it is a command at the head of a file."""
+    return not _SUSPECT.search(text, start) and "stdin" not in text[start:].lower()
 
 
 def _until_break(text: str, start: int, done: list[str]) -> int:

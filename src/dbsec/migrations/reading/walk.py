@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from pathlib import Path
@@ -115,13 +114,15 @@ def _broken(path: str, exc: OSError) -> Unread:
 def content_of(path: str, *, most_bytes: int) -> bytes | Unread:
     """Read a file whole, or tell why not."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 a Path for each of thousands takes as long
-            size = os.fstat(file.fileno()).st_size  # 0 of a pipe; a size to read is allocated before it is read
-            if 0 < size <= most_bytes:
-                content = file.readall()
-            else:
-                with io.BufferedReader(file) as stream:
-                    content = stream.read(most_bytes + 1)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a Path or a stream for each of thousands takes as long
+        try:
+            size = os.fstat(file).st_size  # 0 of a pipe; a size to read is allocated before it is read
+            content = os.read(file, size + 1) if 0 < size <= most_bytes else b""
+            if not content or len(content) != size:
+                with open(file, "rb", closefd=False) as stream:
+                    content += stream.read(most_bytes + 1)
+        finally:
+            os.close(file)
     except PermissionError:
         return _denied(path)
     except OSError as exc:

@@ -17,6 +17,7 @@ from dbsec.migrations.rules._words import blocked, ident, sql
 
 SERIALS = {"serial": "integer", "bigserial": "bigint", "smallserial": "smallint"}
 _INLINE = {"", "COLLATE", "NULL"}
+_CONSTRAINTS = {"CHECK", "REFERENCES", "UNIQUE", "PRIMARY"}
 
 
 class Cause(StrEnum):
@@ -113,6 +114,8 @@ def _numbers(column: Column) -> str:
 
 def _constraint(step: Step, table: Name, column: str, part: _source.Part) -> Iterator[str]:
     """Write an inline constraint as one of the table, added without work under a lock."""
+    if part.kind not in _CONSTRAINTS:
+        return
     definition, of = _source.unnamed(part.text), (column,)
     written = _source.written_name(part.text)
     if part.kind in ("CHECK", "REFERENCES"):

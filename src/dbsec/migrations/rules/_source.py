@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -62,6 +63,13 @@ def words(text: str) -> tuple[Word, ...]:
     return tuple(found)
 
 
+@cache
+def _up_to(keyword: str) -> re.Pattern[str]:
+    """Match a text up to its first ``keyword`` where only plain words stand before it: it takes no scanner then."""
+    word = keyword.removesuffix("_P").lower()
+    return re.compile(rf"(?:[a-z_][a-z0-9_]*[ \t\n\r\f\v]+)*?{word}(?![\w$])", re.IGNORECASE)
+
+
 def bare(text: str) -> str:
     """Strip blanks, a closing semicolon and a comment behind it."""
     if "--" not in text and "/*" not in text:
@@ -72,6 +80,8 @@ def bare(text: str) -> str:
 
 def after(text: str, keyword: str, addition: str) -> str:
     """Put ``addition`` behind the first ``keyword`` that stands in no parentheses."""
+    if (head := _up_to(keyword).match(text)) is not None and text.isascii():
+        return f"{head[0]} {addition}{text[head.end() :]}"
     for word in words(text):
         if word.name == keyword and word.depth == 0:
             return f"{text[: word.end]} {addition}{text[word.end :]}"
@@ -100,6 +110,8 @@ def listed(text: str) -> list[str]:
 
 def tail(text: str, keyword: str) -> str:
     """Return what stands behind the first ``keyword`` outside parentheses; "" where it is not there."""
+    if (head := _up_to(keyword).match(text)) is not None and text.isascii():
+        return text[head.end() :].strip()
     for word in words(text):
         if word.name == keyword and word.depth == 0:
             return text[word.end :].strip()

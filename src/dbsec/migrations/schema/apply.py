@@ -226,3 +226,6 @@ _CHANGES: dict[type[Operation], Callable[[Schema, Any], None]] = {
     op.SetVariable: _set_variable,
     op.TransactionControl: _transaction,
 }
+
+SHAPING = tuple({**_MAKES, **_CHANGES, **dict.fromkeys(_SAID_OF_A_TABLE)})
+"""The operations after which a schema is another."""

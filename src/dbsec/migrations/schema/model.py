@@ -156,15 +156,15 @@ class Schema(Struct):
 
         Where nothing of the search path has it but exactly one other schema does, that one is meant.
         """
-        return self._found(self.tables, name)
+        return self._found(self.tables, name) if name.name in self.tables.bare else None
 
     def view(self, name: Name) -> View | None:
         """Find a view as written."""
-        return self._found(self.views, name)
+        return self._found(self.views, name) if name.name in self.views.bare else None
 
     def domain(self, of: Type) -> Domain | None:
         """Find the domain that a type names."""
-        return self._found(self.domains, Name(of.schema, of.name))
+        return self._found(self.domains, Name(of.schema, of.name)) if of.name in self.domains.bare else None
 
     def index(self, name: Name) -> Index | None:
         """Find an index as written, on whatever table it stands: by the search path, else in any schema."""
@@ -197,8 +197,7 @@ class Schema(Struct):
     def _found(self, of: Named[_T], name: Name) -> _T | None:
         if name.schema is not None:
             return of.get(name)
-        if (bare := name.name) not in of.bare:
-            return None
+        bare = name.name
         for schema in ("pg_temp", *self.search_path):
             if (found := of.get(Name(schema, bare))) is not None:
                 return found

@@ -14,6 +14,7 @@ from dbsec.backfill.limits import ThrottleLimits
 from dbsec.backfill.signals import SIGNALS, NotReadable, Reading, Source, asks_to_wait
 from dbsec.clock import Clock
 from dbsec.errors import ConnectError
+from dbsec.pg import quoting
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -88,6 +89,8 @@ def _not_readable(signal: str, exc: psycopg.Error | ConnectError) -> NotReadable
     code = exc.sqlstate or ""
     # 42: syntax, names, privileges. Its text speaks of the query; that of other classes may hold a row's value.
     lasting = code.startswith("42")
-    said = f": {exc.diag.message_primary}" if lasting and isinstance(exc, psycopg.Error) else ""
+    said = ""
+    if lasting and isinstance(exc, psycopg.Error) and not quoting.by_function(exc):
+        said = f": {exc.diag.message_primary}"
     what = f"{type(exc).__name__}{f' {code}' if code else ''}{said}"
     return NotReadable(f"{signal} cannot be read: {what}", hint="see [migrations.backfill]", lasting=lasting)

@@ -10,6 +10,7 @@ from psycopg import errors
 from dbsec.backfill.job import Job
 from dbsec.backfill.target import Target
 from dbsec.errors import ApplyError, reason
+from dbsec.pg import quoting
 
 # Deadlock, no lock in time, another transaction was first, a statement that took too long (a smaller batch may not).
 CONFLICTS = frozenset(("40P01", "55P03", "40001", "57014"))
@@ -45,6 +46,8 @@ def shown(exc: psycopg.Error) -> str:
     """Write an error without what it may quote of a row: PostgreSQL puts values into texts and details."""
     if exc.sqlstate is None:
         return type(exc).__name__
+    if quoting.by_function(exc):
+        return f"SQLSTATE {exc.sqlstate}, in the words of a function, which may quote a row: see the server's log"
     if exc.sqlstate.startswith(_ABOUT_NAMES):
         return f"{reason(exc)} ({exc.sqlstate})"
     diag = exc.diag

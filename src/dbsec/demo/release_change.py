@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -12,15 +11,14 @@ from dbsec import retry
 from dbsec.clock import SYSTEM
 from dbsec.demo.by_command import Command, Refused
 from dbsec.demo.chapter import Seen
-from dbsec.demo.release_exhibits import Steps, p99_ms
+from dbsec.demo.release_exhibits import p99_ms
+from dbsec.demo.release_traffic import ReleaseTraffic
 from dbsec.demo.stage import Stage
 from dbsec.evidence import Control, Observation, Outcome
-from dbsec.lab.load import Sample
 from dbsec.lab.service import Service
 from dbsec.secret import Secret
 
 KEY = "APP_PHONE_KEY"
-_SERVED_S = 1.2  # how long each split of the traffic is watched
 QUIET_S = 8.0
 _FEW = 100  # more than green writes by itself meanwhile
 _BACKFILL = "002_backfill_users_phone_enc"
@@ -60,36 +58,36 @@ SELECT count(*) FROM pg_catalog.pg_attribute
 
 @dataclass
 class ReleaseChange:
-    """One change of release. ``marks`` are the steps as they began, for the plot."""
+    """One change of release, under the load of ``traffic``."""
 
     stage: Stage
     command: Command
     folder: Path
     key: Secret
-    marks: list[tuple[str, datetime]] = field(default_factory=list)
+    traffic: ReleaseTraffic
 
     def run(self) -> Iterator[Seen]:
         """Expand, go back from the middle, expand again, move the traffic, backfill, contract."""
-        self._mark("expand")
+        self.traffic.mark("expand")
         yield RESUME, "kill -9 in the middle of expand, then run it again", self._killed_expand()
-        self._mark("green at 50 %")
+        self.traffic.mark("green at 50 %")
         self._open_green()
         yield CHANGE, "both releases serve, half of the requests each", self._split(50)
         yield BACK, "go back from the middle: all traffic to blue, and the columns away", self._back()
-        self._mark("expand again")
+        self.traffic.mark("expand again")
         self._up("--phase", "expand")
         self._open_green()
         yield from self._over()
         yield RESUME, "kill -9 in the middle of the backfill, then run it again", self._backfill()
         yield CONTRACT, "contract while blue is connected", self._too_early()
         self._close_blue()
-        self._mark("read the new columns")
+        self.traffic.mark("read the new columns")
         self._switch(dual_write=True, read_switch=True)
-        self._serve()
-        self._mark("read the old ones again")
+        self.traffic.serve()
+        self.traffic.mark("read the old ones again")
         self._switch(dual_write=True)
-        self._serve()
-        self._mark("write the new ones alone")
+        self.traffic.serve()
+        self.traffic.mark("write the new ones alone")
         self._switch(dual_write=True, read_switch=True)
         self._switch(read_switch=True)
         yield CONTRACT, "contract once blue was quiet", self._contract()
@@ -107,9 +105,9 @@ class ReleaseChange:
         return Observation(Outcome.PASS if whole else Outcome.FAIL, summary, facts)
 
     def _split(self, percent: int) -> Observation:
-        self._route(percent)
-        samples = self._serve()
-        to_green = sum(sample.to == self._green.base_url for sample in samples)
+        self.traffic.route(percent)
+        samples = self.traffic.serve()
+        to_green = self.traffic.to_green(samples)
         failed = sum(sample.failed for sample in samples)
         facts = {"requests": len(samples), "to_green": to_green, "failed": failed, "asked_percent": percent}
         fine = not failed and (to_green > 0) is (percent > 0) and (to_green < len(samples)) is (percent < 100)
@@ -117,14 +115,14 @@ class ReleaseChange:
         return Observation(Outcome.PASS if fine else Outcome.FAIL, summary, facts)
 
     def _back(self) -> Observation:
-        self._mark("rollback")
+        self.traffic.mark("rollback")
         self._killed_backfill("--to", "2")
         encrypted = self._row(_ROWS)[1]
-        self._route(0)
+        self.traffic.route(0)
         self._green.stop()
         self.command.run("backfill abort", _BACKFILL)
         self.command.run("migrate down", self.folder, "--to", "0", *_CONFIG)
-        samples = self._serve()
+        samples = self.traffic.serve()
         failed = sum(sample.failed for sample in samples)
         left = self._one(_COLUMNS)
         facts = {"rows_encrypted_before": encrypted, "columns_left": left, "failed": failed}
@@ -133,7 +131,7 @@ class ReleaseChange:
 
     def _over(self) -> Iterator[Seen]:
         for percent, label in ((50, "50 %"), (100, "100 %"), (50, "back to 50 %"), (100, "100 % again")):
-            self._mark(f"green at {label}")
+            self.traffic.mark(f"green at {label}")
             yield CHANGE, f"green at {label}", self._split(percent)
 
     def _too_early(self) -> Observation:
@@ -154,7 +152,7 @@ class ReleaseChange:
         self.stage.service = self._green
 
     def _backfill(self) -> Observation:
-        self._mark("backfill")
+        self.traffic.mark("backfill")
         self._killed_backfill("--phase", "backfill")
         half = self._row(_ROWS)[1]
         self._up("--phase", "backfill")
@@ -164,7 +162,7 @@ class ReleaseChange:
         return Observation(Outcome.PASS if rows == encrypted else Outcome.FAIL, summary, facts)
 
     def _contract(self) -> Observation:
-        self._mark("contract")
+        self.traffic.mark("contract")
         began = SYSTEM.monotonic()
         refusals: list[str] = []
 
@@ -175,6 +173,8 @@ class ReleaseChange:
             try:
                 self._up()
             except Refused as exc:
+                if "old-release-seen" not in exc.message:
+                    raise
                 refusals.append(_line(exc))
                 return False
             return True
@@ -191,17 +191,14 @@ class ReleaseChange:
 
     def _judged(self) -> Observation:
         """Put the latency of the steps side by side; the objectives are judged for the whole chapter."""
-        self._mark("after")
-        self._serve()
-        end = SYSTEM.now()
-        began = self.marks[0][1]
-        samples = [one for one in self._samples() if began <= one.at < end]
-        failed = [one for one in samples if one.failed]
-        facts = {"requests": len(samples), "failed": len(failed), "errors": sorted({one.error for one in failed})}
-        p99 = p99_ms(samples)
-        summary = f"{len(samples):,} requests from expand to contract, {len(failed)} failed, p99 {p99:.0f} ms"
-        outcome = Outcome.PASS if samples and not failed else Outcome.FAIL
-        steps = Steps(samples, self.marks, end, self._green.base_url)
+        self.traffic.mark("after")
+        self.traffic.serve()
+        steps = self.traffic.steps()
+        failed = [one for one in steps.samples if one.failed]
+        p99 = p99_ms(steps.samples)
+        facts = {"requests": len(steps.samples), "failed": len(failed), "errors": sorted({one.error for one in failed})}
+        summary = f"{len(steps.samples):,} requests from expand to contract, {len(failed)} failed, p99 {p99:.0f} ms"
+        outcome = Outcome.PASS if steps.samples and not failed else Outcome.FAIL
         return Observation(outcome, summary, {**facts, "p99_ms": p99}, steps.exhibits())
 
     # --- what the steps are made of
@@ -231,38 +228,11 @@ class ReleaseChange:
         self._green = Service.start(
             blue.site, self.stage.login("service"), release="green", beside=blue, credentials={KEY: self.key}
         )
+        self.traffic.green = self._green.base_url
         self._switch(dual_write=True)
-
-    def _route(self, percent: int) -> None:
-        assert self.stage.load is not None
-        assert self.stage.service is not None
-        shares = {self._green.base_url: percent, self.stage.service.base_url: 100 - percent}
-        self.stage.load.route({url: share for url, share in shares.items() if share})
 
     def _switch(self, **flags: bool) -> None:
         self._green.switch(**flags)
-
-    def _serve(self) -> list[Sample]:
-        """Let requests come for a while, and return those that were due in it and are answered."""
-        began = SYSTEM.now()
-        SYSTEM.sleep(_SERVED_S)
-        ended = SYSTEM.now()
-        found: list[Sample] = []
-
-        def answered() -> bool:
-            found[:] = [one for one in self._samples() if one.at >= began]
-            return any(one.at >= ended for one in found)
-
-        retry.wait_until(answered, within_s=20, every_s=0.1, what="the requests of this step to be answered")
-        return [one for one in found if one.at < ended]
-
-    def _samples(self) -> list[Sample]:
-        assert self.stage.load is not None
-        return self.stage.load.samples()
-
-    def _mark(self, label: str) -> None:
-        self.stage.progress.step(label)
-        self.marks.append((label, SYSTEM.now()))
 
     def _row(self, query: LiteralString) -> Any:
         with self.stage.admin() as admin:

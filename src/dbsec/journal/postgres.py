@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from dbsec import canonical
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import GaveUp, JournalError, NewerFormat, reason
+from dbsec.journal.acting import Identity, acting
 from dbsec.journal.steps import Record
 from dbsec.pg import advisory, own
 from dbsec.retry import wait_until
@@ -29,6 +31,7 @@ _APPEND: LiteralString = """
 INSERT INTO dbsec.journal (job, n, format, record, crc) SELECT %(job)s, %(n)s, %(format)s, %(record)s, %(crc)s
  WHERE (SELECT coalesce(pg_catalog.max(n), 0) FROM dbsec.journal WHERE job = %(job)s) = %(n)s - 1
 """
+_RIGHTS = "dbsec db install --dsn REF --user ROLE --apply, for the role that runs it; then again: it resumes"
 
 
 class PostgresStore:
@@ -36,7 +39,7 @@ class PostgresStore:
 
     ``append`` is part of the caller's transaction: what is rolled back was never recorded, and ``Journal`` notices. A
     step inside ``with connection.transaction()`` is there with its effect or not at all; a step around it may be
-    interrupted between the two, as with a file.
+    interrupted between the two, as with a file. All is read and written as the role that opened it, whatever a step SETs.
 
     Shape: (job, n, format, record, crc); record is canonical JSON in ASCII; crc is CRC-32 over job, n and record, 8 hex
     digits. Locks: an advisory lock of the session from the first read to ``close`` or the end of the connection, which
@@ -55,6 +58,7 @@ class PostgresStore:
         self._records: list[Record] = []
         self._held = False
         self._lost = 0
+        self._opener: Identity | None = None
 
     def __enter__(self) -> PostgresStore:
         self._hold()
@@ -76,7 +80,7 @@ class PostgresStore:
 
     def lost(self) -> int:
         """Look whether records were rolled back since, and return how often that was so."""
-        with self._refused("read"), self._briefly():
+        with self._refused("read"), self._briefly(), self._as_opener():
             row = self._connection.execute(_COUNT, [self._job]).fetchone()
             if row is None or row[0] != len(self._records):
                 self._reload()
@@ -88,7 +92,7 @@ class PostgresStore:
             return  # it would go with the transaction, as 'begun' does
         if not self._held:
             raise JournalError(f"the journal of job '{self._job}' is closed", hint="open it again")
-        with self._refused("write"):
+        with self._refused("write"), self._as_opener():
             if not self._added(record):
                 self._reload()
                 if self._may_follow(record):
@@ -96,7 +100,7 @@ class PostgresStore:
 
     def forget(self) -> None:
         """Delete the job's records in the caller's transaction: the job has ended, and may be run anew."""
-        with self._refused("write"):
+        with self._refused("write"), self._as_opener():
             self._connection.execute("DELETE FROM dbsec.journal WHERE job = %s", [self._job])
             self._reload()
 
@@ -126,6 +130,7 @@ class PostgresStore:
             return
         with self._refused("open"), self._briefly():
             own.require(self._connection, 1)
+            self._opener = Identity.of(self._connection)
             pid = self._connection.info.backend_pid
             if any(one.pid == pid for one in advisory.holders(self._connection, self._key)):
                 raise JournalError(f"this connection runs job '{self._job}' already", hint="close the other journal")
@@ -179,13 +184,17 @@ class PostgresStore:
         idle = self._connection.info.transaction_status is TransactionStatus.IDLE
         return self._connection.transaction() if idle and not self._connection.autocommit else nullcontext()
 
+    def _as_opener(self) -> AbstractContextManager[object]:
+        return acting(self._connection, self._opener) if self._opener is not None else nullcontext()
+
     @contextmanager
     def _refused(self, what: str) -> Iterator[None]:
         try:
             yield
         except psycopg.Error as exc:
+            hint = _RIGHTS if isinstance(exc, errors.InsufficientPrivilege) else "run it again: it resumes"
             raise JournalError(
-                f"cannot {what} the journal of job '{self._job}': {reason(exc)}", hint="run it again: it resumes"
+                f"cannot {what} the journal of job '{self._job}': {reason(exc)}", hint=hint
             ) from exc
 
 

@@ -19,11 +19,12 @@ def connect(
 ) -> psycopg.Connection[Any]:
     """Open one connection; the caller closes it.
 
-    ``application_name`` is ``dbsec@VERSION`` unless told. Errors: ``ConnectError`` with libpq's text of the first
+    ``application_name`` is ``dbsec@VERSION`` unless told; client_encoding is UTF8. Errors: ``ConnectError`` with libpq's text of the first
     address tried, never with the password.
     """
     name = application_name or conninfo.params.get("application_name") or f"dbsec@{__version__}"
-    full = conninfo.but(application_name=name, connect_timeout=timeout_s)
+    # SQL text is sent as UTF-8, whatever PGCLIENTENCODING or the role's settings say
+    full = conninfo.but(application_name=name, connect_timeout=timeout_s, client_encoding="UTF8")
     try:
         return psycopg.connect(full.text(), autocommit=autocommit)
     except psycopg.OperationalError as exc:

@@ -130,15 +130,18 @@ def connected(reference: str) -> Iterator[psycopg.Connection[Any]]:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn what a server refuses into ``ConnectError``."""
+    """Turn what a server refuses into ``ConnectError``, without what may quote a row."""
     import psycopg
+
+    from dbsec.pg import quoting
 
     try:
         yield
     except psycopg.Error as exc:
-        raise ConnectError(
-            f"PostgreSQL refused: {reason(exc)}", sqlstate=exc.sqlstate, hint="psql, as the same user"
-        ) from exc
+        state = exc.sqlstate or ""
+        hidden = quoting.by_function(exc) or state.startswith(("22", "P0"))
+        said = f"{state}: its message may quote a row, see the server's log" if hidden else reason(exc)
+        raise ConnectError(f"PostgreSQL refused: {said}", sqlstate=exc.sqlstate, hint="psql, as the same user") from exc
 
 
 def stdin_text() -> str:

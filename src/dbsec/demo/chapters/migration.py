@@ -15,6 +15,7 @@ from dbsec.demo import plaintext
 from dbsec.demo.by_command import Command
 from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.release_change import KEY, QUIET_S, ReleaseChange
+from dbsec.demo.release_traffic import ReleaseTraffic
 from dbsec.demo.stage import Stage
 from dbsec.evidence import Control, Drill, Observation, Outcome
 from dbsec.migrations.drill import Deploy, MigrationTarget
@@ -71,8 +72,9 @@ def harden(stage: Stage) -> Iterator[Seen]:
     folder = home / "encrypt_phone"
     shutil.copytree(stage.deployment / "db/encrypt_phone", folder)
     command = Command(home, stage.deployment, {KEY: f"file:{home / 'phone.key'}"})
-    if stage.service is not None:
-        yield from ReleaseChange(stage, command, folder, key).run()
+    if stage.service is not None and stage.load is not None:
+        traffic = ReleaseTraffic(stage.load, stage.progress, stage.service.base_url)
+        yield from ReleaseChange(stage, command, folder, key, traffic).run()
         stage.progress.step("app.users is written anew")
         command.run("migrate rewrite", "app.users", "--apply", "--keep-days", str(plaintext.KEEP_DAYS))
     stage.deploy = _by_command(command, folder)

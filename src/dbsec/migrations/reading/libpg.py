@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec, module_from_spec
-from types import ModuleType
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from typing import Any
+
+from dbsec import discovery
 
 _UNUSED = ("pglast.enums", "pglast.ast")  # by the functions that give JSON and tokens
 
@@ -19,19 +20,5 @@ def parser() -> Any:
     if "pglast" not in sys.modules and (package := find_spec("pglast")) is not None:
         for name in _UNUSED:
             if (spec := PathFinder.find_spec(name, package.submodule_search_locations)) is not None:
-                sys.modules[name] = _on_demand(spec)
+                sys.modules[name] = discovery.on_demand(spec)
     return import_module("pglast.parser")
-
-
-def _on_demand(spec: ModuleSpec) -> ModuleType:
-    """Make a module that runs its code when the first of its names is asked for."""
-    module = module_from_spec(spec)
-
-    def run(name: str) -> Any:
-        del module.__dict__["__getattr__"]
-        assert spec.loader is not None
-        spec.loader.exec_module(module)
-        return getattr(module, name)
-
-    module.__dict__["__getattr__"] = run
-    return module

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from dbsec.migrations.reading import lexer
@@ -12,6 +14,7 @@ from dbsec.migrations.script import Script, Unread, Wrap
 from dbsec.migrations.statement import Node, Statement
 
 _WHOLE_BYTES = 1 << 20  # above it a script is cut first: the tree of all at once would take gigabytes
+_MOST_KEPT = 1 << 25  # characters of all scripts that ``once`` keeps: their trees are thirty times as large
 _MOST_UNREAD = 100  # of one script: a file that is no SQL at all would give thousands
 
 
@@ -33,8 +36,32 @@ class Refused(NamedTuple):
     reason: str
 
 
-def parse(script: Script) -> tuple[list[Statement], list[Unread]]:
+Parsed = tuple[list[Statement], list[Unread]]
+_kept: ContextVar[dict[Script, Parsed] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Parse a script once in the block, however often it is asked for; those asked for last are kept."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def parse(script: Script) -> Parsed:
     """Read the statements of a script in order, those of DO blocks after the block; what cannot be read is told."""
+    kept = _kept.get()
+    if kept is None:
+        return _parsed(script)
+    statements, unread = kept[script] = kept.pop(script, None) or _parsed(script)
+    while len(kept) > 1 and sum(len(one.text) for one in kept) > _MOST_KEPT:
+        del kept[next(iter(kept))]
+    return list(statements), list(unread)
+
+
+def _parsed(script: Script) -> Parsed:
     text = script.text
     raw = b"" if text.isascii() else text.encode("utf-8", "replace")
     statements: list[Statement] = []

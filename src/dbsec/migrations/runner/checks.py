@@ -14,6 +14,7 @@ from dbsec.migrations.runner.files import Migration, script_of
 from dbsec.migrations.runner.obstacle import Block, Obstacle
 from dbsec.migrations.runner.stepping import shown, turns_of
 from dbsec.migrations.statement import Statement
+from dbsec.pg import quoting
 
 
 def obstacles(connection: psycopg.Connection[Any], migration: Migration, *, timeout_s: float) -> list[Obstacle]:
@@ -62,7 +63,7 @@ def _judged(cursor: psycopg.Cursor[tuple[Any, ...]], statement: Statement) -> st
         cursor.execute(statement.text.encode())
         rows = cursor.fetchmany(2)
     except psycopg.Error as exc:
-        return f"cannot be run: {reason(exc) if exc.sqlstate in _OURS else exc.sqlstate}"
+        return f"cannot be run: {reason(exc) if _quotes_nothing(exc) else exc.sqlstate}"
     if not rows or (len(rows) == 1 and len(rows[0]) == 1 and rows[0][0] is True):
         return ""
     if len(rows) == 1 and len(rows[0]) == 1 and (rows[0][0] is None or rows[0][0] is False):
@@ -72,3 +73,7 @@ def _judged(cursor: psycopg.Cursor[tuple[Any, ...]], statement: Statement) -> st
 
 # whose text quotes no value of a row: timeouts, what is missing, what is not allowed
 _OURS = frozenset({"57014", "55P03", "42P01", "42703", "42883", "42501", "25006", "3F000"})
+
+
+def _quotes_nothing(exc: psycopg.Error) -> bool:
+    return exc.sqlstate in _OURS and not quoting.by_function(exc)

@@ -11,6 +11,7 @@ from dbsec.migrations.runner.files import FileKind, Migration, script_of
 from dbsec.migrations.runner.ledger import Dropped, Entry, State
 from dbsec.migrations.runner.obstacle import Block, Obstacle
 from dbsec.migrations.runner.standing import Standing
+from dbsec.migrations.runner.stepping import turns_of
 from dbsec.migrations.runner.target import Asked, Target
 from dbsec.migrations.runner.up import Applied, Outcome, Runner
 from dbsec.migrations.schema.catalog import from_catalog
@@ -72,11 +73,14 @@ class _Reverter:
         if self.runner.refused(migration, self._obstacles(migration, entry)):
             return False
         connection, machine = self.runner.machine.connection, self.runner.machine
+        back = script_of(migration.down) if migration.down else None
+        if back is not None:
+            turns_of(back)  # refuses before the ledger says "reverting"
         self.runner.target.progress.step(f"{entry.label}: back")
         ledger.move(connection, entry.number, State.REVERTING)
         self.runner.edge(f"{entry.label} reverting")
         try:
-            did = machine.run(script_of(migration.down), entry.job("down")) if migration.down else []
+            did = machine.run(back, entry.job("down")) if back is not None else []
             if migration.kind is FileKind.BACKFILL:
                 backfilling.forget(connection, migration)
         except DbsecError as exc:

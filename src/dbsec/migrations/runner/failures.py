@@ -8,6 +8,7 @@ import psycopg
 
 from dbsec.errors import ApplyError, ConnectError, GaveUp
 from dbsec.migrations.runner.blockers import Blocker
+from dbsec.pg import quoting
 
 # Messages of these classes name objects and settings; those of the others (22: data, P0: RAISE) may quote a row.
 _QUOTES_NO_ROW = ("0A", "23", "25", "2B", "2D", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "DB")
@@ -24,6 +25,7 @@ _HINTS = {
 ALONE = "cannot run inside a transaction block"
 _NOBODY = "nobody held it when we looked: short transactions, one after the other"
 _READ_THE_LOG = "its message may quote a row and is not shown: see the server's log"
+_WRITTEN_BY = "a function wrote its message, which may quote a row and is not shown: see the server's log"
 
 
 class LockNotTaken(GaveUp):
@@ -58,22 +60,21 @@ class ConnectionLost(ConnectError):
 def failed(exc: psycopg.Error, place: str, *, hint: str = "") -> StatementFailed:
     """Tell a server's error without DETAIL and CONTEXT, and without the message where it may quote a row."""
     state = exc.sqlstate or "none"
+    if quoting.by_function(exc):
+        return StatementFailed(f"'{place}': {state}", sqlstate=state, place=place, hint=hint or _WRITTEN_BY)
     safe = state[:2] in _QUOTES_NO_ROW
     said = (exc.diag.message_primary or "") if safe else type(exc).__name__
-    about = ", ".join(
-        f"{what} '{name}'"
-        for what, name in (
-            ("table", exc.diag.table_name),
-            ("column", exc.diag.column_name),
-            ("constraint", exc.diag.constraint_name),
-        )
-        if name and f'"{name}"' not in said
-    )
     own = exc.diag.message_hint if state.startswith("DB") else None
     told = hint or own or _HINTS.get(state) or ("" if safe else _READ_THE_LOG)
-    return StatementFailed(
-        f"'{place}': {said} ({state})" + (f": {about}" if about else ""), sqlstate=state, place=place, hint=told
-    )
+    return StatementFailed(f"'{place}': {said} ({state}){_about(exc, said)}", sqlstate=state, place=place, hint=told)
+
+
+def _about(exc: psycopg.Error, said: str) -> str:
+    """Name the objects that the message does not."""
+    diag = exc.diag
+    pairs = (("table", diag.table_name), ("column", diag.column_name), ("constraint", diag.constraint_name))
+    about = ", ".join(f"{what} '{name}'" for what, name in pairs if name and f'"{name}"' not in said)
+    return f": {about}" if about else ""
 
 
 def lost(exc: psycopg.Error, place: str, *, applied: bool | None) -> ConnectionLost:

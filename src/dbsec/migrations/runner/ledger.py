@@ -16,6 +16,7 @@ from dbsec.migrations.runner.files import FileKind, Migration
 from dbsec.migrations.script import Phase
 from dbsec.pg import own
 
+CHECK_FAILED = "check failed"  # an event: all of it was run, and what must hold then does not
 NEEDS = 2  # the version of schema dbsec that has these tables
 
 _READ: LiteralString = """

@@ -17,6 +17,7 @@ from dbsec.errors import JournalError
 from dbsec.findings import Finding
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
+from dbsec.migrations.reading.parse import once
 from dbsec.migrations.runner import disk, judging, ledger, linting, standing
 from dbsec.migrations.runner.classify import Classified, Kind, bodies_of, classify
 from dbsec.migrations.runner.estimate import Cost, Server
@@ -25,7 +26,7 @@ from dbsec.migrations.runner.ledger import State
 from dbsec.migrations.runner.obstacle import Block, Obstacle
 from dbsec.migrations.runner.releases import Seen
 from dbsec.migrations.runner.standing import Standing
-from dbsec.migrations.runner.stepping import Machine, shown
+from dbsec.migrations.runner.stepping import Machine, runnable, shown
 from dbsec.migrations.runner.target import Asked, Target
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.schema.model import Schema
@@ -95,7 +96,7 @@ def plan(target: Target, asked: Asked) -> Plan:
     Errors: ``GaveUp`` where the catalog cannot be read; those of ``files.find`` and ``classify``.
     """
     made = Plan()
-    with target.connect() as connection:
+    with once(), target.connect() as connection:
         installed = (own.installed(connection) or 0) >= ledger.NEEDS
         if installed:
             made.seen = judging.look(target, connection)
@@ -138,6 +139,7 @@ class _Planner:
         schema = from_catalog(self.connection)
         unbegun = [self._script(one, Machine.unbegun) for one in todo if one.kind is FileKind.SQL]
         self._lint(unbegun, copy.deepcopy(schema))
+        runnable(todo)
         self.measure(todo, scripts, schema)
         for one in todo:
             self._gate(one)

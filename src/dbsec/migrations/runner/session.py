@@ -26,10 +26,11 @@ def require(connection: psycopg.Connection[Any], limits: Limits) -> int:
 
     A pooler hands out a process number of its own making. In transaction mode each statement may run in another
     session, where the advisory lock and the timeouts of the one before do not hold.
-    Errors: ``ConnectError``; ``UsageError`` for one that is in a transaction or not in autocommit.
+    Errors: ``ConnectError``; ``UsageError`` for one that is in a transaction, not in autocommit, or not in UTF-8.
     """
     if not connection.autocommit or connection.info.transaction_status is not TransactionStatus.IDLE:
         raise UsageError("the runner needs a connection in autocommit that is in no transaction")
+    need_utf8(connection)
     pid = connection.info.backend_pid
     seen = {_backend(connection)}
     if seen != {pid}:
@@ -42,6 +43,16 @@ def require(connection: psycopg.Connection[Any], limits: Limits) -> int:
                 "in [migrations.runner]",
             )
     return connection.info.server_version // 10000
+
+
+def need_utf8(connection: psycopg.Connection[Any]) -> None:
+    """Refuse a session that would read our UTF-8 as something else; asks the server nothing. Errors: ``UsageError``."""
+    client, server = (connection.info.parameter_status(f"{end}_encoding") for end in ("client", "server"))
+    if client != "UTF8" and not client == server == "SQL_ASCII":  # which takes every byte as it is
+        raise UsageError(
+            f"client_encoding of the session is {client}, and statements are sent as UTF-8",
+            hint="PGCLIENTENCODING=UTF8, or client_encoding='utf8' where the connection is opened",
+        )
 
 
 def _backend(connection: psycopg.Connection[Any]) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+
+import psycopg
 
 from dbsec.migrations.runner import alone, files, judging, ledger, standing
 from dbsec.migrations.runner.gate import Gate
@@ -58,9 +61,10 @@ def status(target: Target) -> Status:
             obstacles.append(Obstacle(Block.NOT_INSTALLED, "schema 'dbsec' is not installed here", hint))
         runner = alone.holder(connection)
         now = standing.of(target.folder, ledger.read(connection))
+        unchecked = {entry.number for entry in now.interrupted if _check_failed(connection, entry)}
     obstacles += now.misfits()
     if runner is None:
-        obstacles += [_interrupted(entry) for entry in now.interrupted]
+        obstacles += [_interrupted(entry, unchecked) for entry in now.interrupted]
     gate = Gate(target.settings, target.release or target.settings.release)
     return Status(_rows(now), tuple(obstacles), runner, seen, gate, tuple(files.ignored(target.folder)))
 
@@ -78,6 +82,14 @@ def _rows(now: standing.Standing) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _interrupted(entry: ledger.Entry) -> Obstacle:
+def _check_failed(connection: psycopg.Connection[Any], entry: ledger.Entry) -> bool:
+    events = ledger.events(connection, entry.number)
+    return entry.state is ledger.State.APPLYING and bool(events) and events[-1].event == ledger.CHECK_FAILED
+
+
+def _interrupted(entry: ledger.Entry, unchecked: Collection[int]) -> Obstacle:
+    if entry.number in unchecked:
+        message = f"'{entry.label}' was run, and its check does not hold: what follows waits for it"
+        return Obstacle(Block.CHECK, message, "mend the rows or the check, then: dbsec migrate resume", entry.number)
     what = "its way back broke off" if entry.state is ledger.State.REVERTING else "it broke off"
     return Obstacle(Block.INTERRUPTED, f"'{entry.label}': {what}", "dbsec migrate resume", entry.number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
@@ -16,8 +16,10 @@ from dbsec.errors import ApplyError, UsageError
 from dbsec.journal import Journal, Observer, PostgresStore
 from dbsec.migrations.reading import lexer
 from dbsec.migrations.reading.parse import parse
+from dbsec.migrations.runner import refusing
 from dbsec.migrations.runner.classify import Classified, Kind, bodies_of, classify, turns
 from dbsec.migrations.runner.execute import Ran, execute, execute_together
+from dbsec.migrations.runner.files import FileKind, Migration, script_of
 from dbsec.migrations.runner.limits import Limits
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.script import Script
@@ -65,13 +67,14 @@ class Machine:
         """Run what the journal of ``job`` does not have yet.
 
         Locks: an advisory one for the journal; else those of each statement. Errors: those of ``execute``;
-        ``ApplyError`` where a statement that was run reads otherwise now; ``UsageError`` for what cannot be run here.
+        ``ApplyError`` where a statement that was run reads otherwise now, or one that commits on its way was
+        interrupted; ``UsageError`` for what cannot be run here.
         """
         all_turns = turns_of(script)
         with PostgresStore(self.connection, job, patience_s=_PATIENCE_S, clock=self.clock) as store:
             journal = Journal(store, clock=self.clock, observer=self.observer)
             ended = {record["step"]: record["event"] for record in store.read()}
-            left = not_done(all_turns, ended, script.path)
+            left = _left(script, all_turns, ended)
             classified = self._classified(remaining(script, all_turns, left))
             pairs = list(zip(left, turns(classified), strict=True))  # before the first is run
             try:
@@ -82,14 +85,13 @@ class Machine:
     def left(self, script: Script, job: str) -> Script:
         """Return what of a script its journal does not have as done. Errors: as ``run``."""
         all_turns = turns_of(script)
-        ended = self._ended(job)
-        return remaining(script, all_turns, not_done(all_turns, ended, script.path))
+        return remaining(script, all_turns, _left(script, all_turns, self._ended(job)))
 
     def unbegun(self, script: Script, job: str) -> Script:
         """Return what of a script its journal does not know: what was begun may be there already, and was linted."""
         all_turns = turns_of(script)
         ended = self._ended(job)
-        left = not_done(all_turns, ended, script.path)
+        left = _left(script, all_turns, ended)
         return remaining(script, all_turns, [turn for turn in left if turn.name not in ended])
 
     def did(self, script: Script, job: str) -> Script:
@@ -137,23 +139,34 @@ class Machine:
 
 
 def turns_of(script: Script) -> list[Turn]:
-    """Cut a script into what runs together, as ``classify.turns`` does. Errors: ``UsageError`` for what is not SQL."""
+    """Cut a script into what runs together, as ``classify.turns`` does.
+
+    Errors: ``UsageError`` for what is not SQL, and for what the runner does not run (``refusing``).
+    """
     statements, unread = parse(script)
     for one in unread:
         raise UsageError(str(one), hint=one.hint or f"dbsec migrate lint {script.path}")
     groups: list[list[Statement]] = []
+    inner: list[list[Statement]] = []
     for statement in statements:
         if statement.origin is not Origin.DIRECT:
+            inner[-1].append(statement)
             continue
-        if statement.kind == "DiscardStmt":
-            raise UsageError(
-                f"{script.path}:{statement.line}: DISCARD would throw the runner's own locks away", hint="use RESET"
-            )
         if groups and statement.block and groups[-1][-1].block == statement.block:
             groups[-1].append(statement)
         else:
             groups.append([statement])
+            inner.append([])
+        inner[-1].append(statement)
+    refusing.check([refusing.Group(*both) for both in zip(groups, inner, strict=True)])
     return [Turn(_name(number, group), tuple(group)) for number, group in enumerate(groups, 1)]
+
+
+def runnable(migrations: Iterable[Migration]) -> None:
+    """Look at whole files before the ledger knows of them. Errors: those of ``turns_of``."""
+    for one in migrations:
+        if one.kind is FileKind.SQL:
+            turns_of(script_of(one.path))
 
 
 def not_done(all_turns: Sequence[Turn], ended: dict[str, str], path: str) -> list[Turn]:
@@ -170,6 +183,12 @@ def not_done(all_turns: Sequence[Turn], ended: dict[str, str], path: str) -> lis
             hint="git diff: bring back what was run; a statement that has not been run may be changed",
         )
     return [turn for turn in all_turns if turn.name not in done]
+
+
+def _left(script: Script, all_turns: Sequence[Turn], ended: dict[str, str]) -> list[Turn]:
+    left = not_done(all_turns, ended, script.path)
+    refusing.check_partly_done(script, [(turn.name, turn.statements) for turn in all_turns], ended)
+    return left
 
 
 def remaining(script: Script, all_turns: Sequence[Turn], left: Collection[Turn]) -> Script:
@@ -194,5 +213,6 @@ def shown(statement: Statement) -> str:
 
 
 def _name(number: int, group: Sequence[Statement]) -> str:
-    digest = hashlib.sha256("\0".join(one.text for one in group).encode()).hexdigest()
+    text = "\0".join(one.text for one in group).replace("\r\n", "\n").replace("\r", "\n")
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{number:03}-{digest[:12]}"

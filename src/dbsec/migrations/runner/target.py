@@ -14,6 +14,7 @@ from dbsec.backfill import Job
 from dbsec.backfill.worker import Waits
 from dbsec.clock import SYSTEM, Clock
 from dbsec.journal import Observer
+from dbsec.migrations.reading.parse import once
 from dbsec.migrations.runner import session
 from dbsec.migrations.runner.alone import alone
 from dbsec.migrations.runner.ledger import NEEDS
@@ -52,7 +53,7 @@ class Target:
         ``GaveUp`` where another runner is at work.
         """
         limits = self.settings.runner
-        with self.connect() as connection:
+        with once(), self.connect() as connection:
             session.require(connection, limits)
             own.require(connection, NEEDS)
             with alone(connection, wait_s=wait_s, progress=self.progress, clock=self.clock):

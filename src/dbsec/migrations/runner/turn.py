@@ -134,6 +134,7 @@ class Run:
             if number:
                 settings = timeouts.of(one, self.limits, felt=felt).settings(self.major)
                 self.connection.execute(session.set_local(settings), prepare=False)
+            session.need_utf8(self.connection)
             self.connection.execute(one.statement.text.encode(), prepare=False)
 
     def _commit(self) -> None:

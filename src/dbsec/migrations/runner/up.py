@@ -15,7 +15,7 @@ from dbsec.migrations.runner.forward import RollForward
 from dbsec.migrations.runner.ledger import State
 from dbsec.migrations.runner.obstacle import Obstacle
 from dbsec.migrations.runner.standing import Standing
-from dbsec.migrations.runner.stepping import Did, Machine
+from dbsec.migrations.runner.stepping import Did, Machine, runnable
 from dbsec.migrations.runner.target import Asked, Target
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.script import Phase, Script
@@ -75,7 +75,10 @@ class Runner:
         """Lint all of ``todo``, then run one after the other until something stands in the way."""
         left = {one: self._unbegun(now, one) if one.kind is FileKind.SQL else None for one in todo}
         scripts = [script for script in left.values() if script is not None]
-        if self.refused(None, self._linted(scripts)) or self.refused(None, self._disk(now, left)):
+        if self.refused(None, self._linted(scripts)):
+            return
+        runnable(todo)
+        if self.refused(None, self._disk(now, left)):
             return
         for migration in todo:
             if self.refused(migration, self._gate(now, migration)) or not self._apply(migration):
@@ -152,11 +155,14 @@ class Runner:
         if self.refused(migration, found):
             return False
         self.edge(f"{migration.label} run")
+        if self.refused(migration, self._checked(migration)):  # it stays "applying": whoever goes on checks it again
+            ledger.tell(connection, migration.number, ledger.CHECK_FAILED)
+            return False
         ledger.move(connection, migration.number, State.APPLIED)
         self.edge(f"{migration.label} applied")
         ledger.tell(connection, migration.number, "applied")
         self.outcome.applied.append(Applied(migration, State.APPLIED, tuple(did)))
-        return not self.refused(migration, self._checked(migration))
+        return True
 
     def edge(self, name: str) -> None:
         """Let a test die between what the journal records and what the ledger does."""

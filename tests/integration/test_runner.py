@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +18,11 @@ import psycopg
 import pytest
 
 from dbsec import retry
-from dbsec.errors import ApplyError, GaveUp
+from dbsec.errors import ApplyError, ConnectError, GaveUp, UsageError
+from dbsec.journal import Edge
 from dbsec.migrations.effects.model import Effect, Task, Work
 from dbsec.migrations.names import Name
+from dbsec.migrations.reading import grammar, parse
 from dbsec.migrations.runner import alone, disk, estimate, ledger, planning
 from dbsec.migrations.runner.canary import rehearse
 from dbsec.migrations.runner.down import down, resume
@@ -24,9 +32,11 @@ from dbsec.migrations.runner.obstacle import Block
 from dbsec.migrations.runner.status import status
 from dbsec.migrations.runner.target import Asked, Target
 from dbsec.migrations.runner.up import Outcome, up
+from dbsec.migrations.runner.watching import watch
 from dbsec.migrations.settings import Settings
 from dbsec.migrations.stats import Stats, TableStats
 from dbsec.pg import Conninfo, connect, own
+from dbsec.secret import Secret
 from dbsec.testing.clusters import Cluster
 
 ROWS = 20_000
@@ -198,17 +208,194 @@ def test_the_check_of_a_migration_must_hold_before_the_next_is_run(site: Site) -
     site.write(_001_x__sql=EXPAND, _001_x__check__sql="SELECT true;\nSELECT id FROM app.users WHERE email = '';\n")
     site.write(_002_y__sql=EXPAND.replace(" x ", " y "))
     site.query("INSERT INTO app.users VALUES (1, '', NULL)")
-    done = site.up()
-    assert [one.migration.number for one in done.applied] == [1]
-    assert blocks(done) == [Block.CHECK]
-    assert "001_x.check.sql:2: SELECT id FROM app.users WHERE email =: gives 1 row" in done.obstacles[0].message
+    for _ in range(2):  # a check that failed is not forgotten
+        done = site.up()
+        assert done.applied == []
+        assert blocks(done) == [Block.CHECK]
+        assert "001_x.check.sql:2: SELECT id FROM app.users WHERE email =: gives 1 row" in done.obstacles[0].message
+    assert "x" in site.columns()
     assert "y" not in site.columns()
+    assert blocks(status(site.target())) == [Block.CHECK]
+    assert blocks(resume(site.target(), Asked())) == [Block.CHECK]
+    site.query("UPDATE app.users SET email = 'a'")
+    assert [one.migration.number for one in site.up().applied] == [1, 2]
+    assert blocks(status(site.target())) == []
+
+
+def test_a_contract_waits_for_the_check_of_the_file_before_it_and_is_not_done_before_its_own(site: Site) -> None:
+    site.write(_001_x__sql=EXPAND, _001_x__check__sql="SELECT false")
+    site.write(_002_c__sql=DROP_PHONE, _002_c__check__sql="SELECT false")
+    for _ in range(2):
+        assert blocks(site.up()) == [Block.CHECK]
+        assert "phone" in site.columns()
+    site.write(_001_x__check__sql="SELECT true")
+    for _ in range(2):
+        assert blocks(site.up()) == [Block.CHECK]
+    assert site.query("SELECT state FROM dbsec.migrations ORDER BY number") == [("applied",), ("applying",)]
+
+
+class _KilledError(Exception):
+    """Stands for kill -9 between two records."""
+
+
+def test_a_run_that_died_before_the_check_is_checked_by_the_next(site: Site) -> None:
+    site.write(_001_x__sql=EXPAND, _001_x__check__sql="SELECT false")
+
+    def die(step: str, edge: Edge) -> None:
+        if step == "001_x run":
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        up(replace(site.target(), observer=die), Asked())
+    assert blocks(site.up()) == [Block.CHECK]
+    assert "x" in site.columns()
 
 
 @pytest.mark.parametrize("query", ["SELECT false", "SELECT NULL::boolean", "SELECT 1", "SELECT 1/0", "SELECT nothing"])
 def test_a_check_that_gives_anything_but_true_or_nothing_has_failed(site: Site, query: str) -> None:
     site.write(_001_x__sql=EXPAND, _001_x__check__sql=query)
     assert blocks(site.up()) == [Block.CHECK]
+
+
+# --- bytes, and what a session keeps
+
+
+@pytest.mark.pg(15, 18)
+def test_text_is_stored_as_it_reads_whatever_the_encoding_of_the_client(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = "VALUES (1, 'käse €', NULL)"
+    site.write(_001_x__sql=f"-- dbsec: phase expand\nSET client_encoding = 'utf-8';\nINSERT INTO app.users {texts};\n")
+    (name,) = site.query("SELECT current_user")[0]
+    site.query(
+        f'ALTER ROLE "{name}" IN DATABASE "{site.database.conninfo.params["dbname"]}" SET client_encoding = LATIN1'
+    )
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    assert not site.up().obstacles
+    assert site.query("SELECT email, octet_length(email) FROM app.users") == [("käse €", 9)]
+
+
+def test_a_session_in_another_encoding_is_refused_before_a_byte_is_sent(site: Site) -> None:
+    site.write(_001_x__sql="-- dbsec: phase expand\nINSERT INTO app.users VALUES (1, 'käse', NULL);\n")
+    other = site.database.conninfo.but(client_encoding="LATIN1").text()
+    target = replace(site.target(), connect=lambda: psycopg.connect(other, autocommit=True))
+    with pytest.raises(UsageError, match="client_encoding of the session is LATIN1"):
+        up(target, Asked())
+    hidden = "BEGIN;\nSELECT set_config('client_encoding', 'LATIN1', true);\n"
+    site.write(
+        _001_x__sql=f"-- dbsec: phase expand\n{hidden}INSERT INTO app.users VALUES (1, 'käse', NULL);\nCOMMIT;\n"
+    )
+    with pytest.raises(UsageError, match="client_encoding of the session is LATIN1"):
+        site.up()
+    assert site.query("SELECT * FROM app.users") == []
+
+
+REFUSED = {
+    "a lone COMMIT": "COMMIT;",
+    "a lone ROLLBACK": "ROLLBACK;",
+    "DISCARD": "DISCARD TEMP;",
+    "rows from the client": "COPY app.users FROM STDIN;",
+    "rows to the client": "COPY app.users TO STDOUT;",
+    "BEGIN without COMMIT": "BEGIN;\nALTER TABLE app.users ADD COLUMN y text;",
+    "another encoding": "SET NAMES 'LATIN1';",
+    "a temporary table": "CREATE TEMP TABLE ids AS SELECT 3 AS id;\nDELETE FROM app.users USING ids;",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_run_is_refused_before_the_ledger_knows_of_it(
+    site: Site, text: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    site.write(_001_x__sql=f"{EXPAND}{text}\n")
+    for act in (lambda: planning.plan(site.target(), Asked()), site.up):
+        with pytest.raises(UsageError, match=r"001_x\.sql:4: "):
+            act()
+    assert site.query("SELECT number FROM dbsec.migrations") == []
+    assert "x" not in site.columns()
+    site.write(_001_x__sql=EXPAND, _001_x__down__sql=f"\n\n\n{text}\n")
+    site.up()
+    with pytest.raises(UsageError, match=r"001_x\.down\.sql:4: "):
+        down(site.target(), Asked())
+    assert site.query("SELECT state FROM dbsec.migrations") == [("applied",)]
+    assert not recwarn.list
+
+
+def test_a_block_that_makes_and_uses_a_temporary_table_is_run(site: Site) -> None:
+    site.query("CREATE TABLE ids AS SELECT 1 AS id; INSERT INTO app.users VALUES (1, 'a', NULL), (3, 'b', NULL)")
+    made = "CREATE TEMP TABLE ids ON COMMIT DROP AS SELECT 3 AS id"
+    gone = "DELETE FROM app.users WHERE id IN (SELECT id FROM ids)"
+    site.write(_001_x__sql=f"-- dbsec: phase expand\nBEGIN;\n{made};\n{gone};\nCOMMIT;\nSELECT count(*) FROM ids;\n")
+    assert not site.up().obstacles
+    assert site.query("SELECT id FROM app.users") == [(1,)]
+
+
+def test_what_a_block_has_set_counts_for_a_run_that_resumes_after_it(site: Site) -> None:
+    site.query("CREATE TABLE public.w (id int); CREATE TABLE app.w (id int)")
+    block = "BEGIN;\nSET search_path = app;\nSET LOCAL lock_timeout = '1s';\nCOMMIT;\n"
+    rolled_back = "BEGIN;\nSET search_path = public;\nROLLBACK;\n"
+    text = f"-- dbsec: phase expand\n{block}{rolled_back}INSERT INTO w VALUES (1/0);\n"
+    site.write(_001_x__sql=text)
+    with pytest.raises(StatementFailed, match="22012"):
+        site.up()
+    site.write(_001_x__sql=text.replace("1/0", "7"))
+    assert not resume(site.target(), Asked()).obstacles
+    assert site.query("SELECT (SELECT array_agg(id) FROM app.w), (SELECT array_agg(id) FROM public.w)") == [([7], None)]
+
+
+PARTS = """-- dbsec: phase expand
+DO $$ BEGIN
+  FOR one IN 1..4 LOOP
+    INSERT INTO app.parts VALUES (one);
+    IF one = 3 AND current_setting('app.broken', true) = 'yes' THEN RAISE EXCEPTION 'broken'; END IF;
+    IF one % 2 = 0 THEN COMMIT; END IF;
+  END LOOP;
+END $$;
+"""
+CALLED = """CREATE PROCEDURE app.fill() LANGUAGE plpgsql AS $p$ BEGIN
+  INSERT INTO app.parts VALUES (1), (2); COMMIT;
+  IF current_setting('app.broken', true) = 'yes' THEN RAISE EXCEPTION 'broken'; END IF;
+  INSERT INTO app.parts VALUES (3), (4); END $p$"""
+
+
+@pytest.mark.parametrize("text", [PARTS, "-- dbsec: phase expand\nCALL app.fill();\n"], ids=["DO", "CALL"])
+def test_what_commits_on_its_way_is_not_run_again_unless_its_file_says_that_it_may_be(site: Site, text: str) -> None:
+    site.query("CREATE TABLE app.parts (id int)")
+    site.query(CALLED)
+    site.write(_001_x__sql=text)
+    broken = site.database.conninfo.but(options="-c app.broken=yes")
+    with pytest.raises(StatementFailed, match="P0001"):
+        up(replace(site.target(), connect=lambda: connect(broken)), Asked())
+    parts = "SELECT array_agg(id ORDER BY id) FROM app.parts"
+    assert site.query(parts) == [([1, 2],)]
+    for act in (site.up, lambda: resume(site.target(), Asked())):
+        with pytest.raises(ApplyError, match=r"001_x\.sql:2' commits on its way and was interrupted") as told:
+            act()
+        assert "-- dbsec: idempotent" in told.value.hint
+    assert site.query(parts) == [([1, 2],)]
+    site.query("TRUNCATE app.parts")
+    site.write(_001_x__sql=text.replace("expand\n", "expand\n-- dbsec: idempotent\n"))
+    assert not resume(site.target(), Asked()).obstacles
+    assert site.query(parts) == [([1, 2, 3, 4],)]
+
+
+def test_a_file_whose_line_ends_change_between_two_runs_goes_on(site: Site) -> None:
+    text = f"{EXPAND}INSERT INTO app.users\nVALUES (1, 'a', NULL);\nSELECT 1/0;\n"
+    site.write(_001_x__sql=text)
+    with pytest.raises(StatementFailed, match="22012"):
+        site.up()
+    (site.folder / "001_x.sql").write_bytes(text.replace("1/0", "1").replace("\n", "\r\n").encode())
+    assert [len(one.did) for one in resume(site.target(), Asked()).applied] == [2]  # SET, and what was mended
+    assert site.query("SELECT count(*) FROM app.users") == [(1,)]
+
+
+def test_a_file_is_parsed_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = grammar.statements_of
+    seen = lambda text, **options: (read.append(text), real(text, **options))[1]  # noqa: E731
+    monkeypatch.setattr(parse, "statements_of", seen)
+    site.write(_001_x__sql=EXPAND, _002_c__sql=DROP_PHONE)
+    assert not site.up().obstacles
+    assert [len([text for text in read if part in text]) for part in ("ADD COLUMN x", "DROP COLUMN phone")] == [1, 1]
 
 
 # --- two runners
@@ -454,3 +641,137 @@ def test_many_statements_that_write_rows_cost_as_many_times_one_and_not_two_to_t
     writes = Effect(work=(Task(Work.WRITE, table),))
     costs = [server.cost(None, writes) for _ in range(100)]
     assert costs[99].disk_bytes == costs[1].disk_bytes < 3 * costs[0].disk_bytes
+
+
+# --- whoever runs it
+
+
+class Said:
+    """Progress that is kept."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, text: str) -> None:
+        self.steps.append(text)
+
+    def count(self, text: str, done: int, total: int) -> None:
+        return
+
+
+@pytest.fixture
+def roles(site: Site) -> Iterator[str]:
+    """A login that may use dbsec, and the role ``…_app`` that it may act as and that owns the table."""
+    name = f"login_{secrets.token_hex(4)}"
+    with site.connect() as admin:
+        admin.execute(f"CREATE ROLE {name}_app; CREATE ROLE {name} LOGIN PASSWORD 'pw' IN ROLE {name}_app".encode())
+        admin.execute(f"GRANT ALL ON SCHEMA app TO {name}_app; ALTER TABLE app.users OWNER TO {name}_app".encode())
+        own.install(admin, users=[name])
+    yield name
+    with site.connect() as admin:
+        admin.execute(f"DROP OWNED BY {name}, {name}_app; DROP ROLE {name}, {name}_app".encode())
+
+
+@pytest.mark.pg(15, 17, 18)
+@pytest.mark.parametrize("how", ["SET ROLE {}_app", "SET SESSION AUTHORIZATION {}_app"])
+def test_a_file_may_act_as_a_role_that_has_no_rights_on_dbsec(site: Site, roles: str, how: str) -> None:
+    act = how.format(roles)
+    text = f"{act};\nCREATE TABLE app.a (id int PRIMARY KEY);\nCREATE INDEX CONCURRENTLY i ON app.users (email);\n"
+    local = act.replace("SET", "SET LOCAL")
+    block = f"BEGIN;\n{local};\nCREATE TABLE app.b (id int PRIMARY KEY);\nCOMMIT;\n"
+    block += f"{act};\nCREATE TABLE app.c (id int PRIMARY KEY);\n"
+    site.write(_001_a__sql="-- dbsec: phase expand\n" + text, _002_b__sql="-- dbsec: phase expand\n" + block)
+    user = site.database.conninfo.but(user=roles, password=Secret("pw"))
+    login = site.connect if "SESSION" in how else lambda: connect(user)
+    done = up(Target(site.folder, login, Settings()), Asked())
+    assert ([one.migration.number for one in done.applied], done.obstacles) == ([1, 2], [])
+    owners = site.query("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'app'")
+    assert owners == [(f"{roles}_app",)]
+
+
+def test_sessions_that_only_read_are_named_before_anything_is_tried(site: Site) -> None:
+    site.write(_001_x__sql=EXPAND)
+    (user,) = site.query("SELECT current_user")[0]
+    reading = site.database.conninfo.but(options="-c default_transaction_read_only=on")
+    target = Target(site.folder, lambda: connect(reading), Settings())
+    (found,) = planning.plan(target, Asked()).obstacles
+    assert (found.block, found.unknown) == (Block.READ_ONLY, True)
+    assert found.message == f"sessions of '{user}' only read here (default_transaction_read_only = on)"
+    for act in (lambda: up(target, Asked()), lambda: watch(target, every_s=1, for_s=0)):
+        with pytest.raises(ConnectError, match="only read here") as caught:
+            act()
+        assert "RESET default_transaction_read_only" in caught.value.hint
+
+
+def test_a_server_that_is_away_between_two_statements_is_told_as_that(site: Site) -> None:
+    def away() -> None:
+        with site.target().machine() as machine:
+            site.query(f"SELECT pg_terminate_backend({machine.connection.info.backend_pid}, 5000)")
+            machine.connection.execute("SELECT 1")
+
+    with pytest.raises(ConnectError, match="the server is away") as caught:
+        away()
+    assert caught.value.hint.startswith("dbsec migrate resume")
+
+
+@pytest.mark.pg(15, 17, 18)
+def test_the_server_ends_what_a_runner_that_is_gone_has_begun(site: Site) -> None:
+    site.write(_001_x__sql="-- dbsec: phase expand\nCREATE INDEX CONCURRENTLY users_phone ON app.users (phone);\n")
+    opened: list[psycopg.Connection[Any]] = []
+
+    def connecting() -> psycopg.Connection[Any]:
+        opened.append(site.connect())
+        return opened[-1]
+
+    with site.connect() as other, closing(site.connect()) as watcher, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN; UPDATE app.users SET phone = phone; SELECT txid_current()")
+        ran = pool.submit(up, Target(site.folder, connecting, Settings(), gates=False), Asked())
+        building = "SELECT pid FROM pg_stat_activity WHERE query ~ '^CREATE INDEX CONC' AND wait_event_type = 'Lock'"
+        pid = wait_for(watcher, building)
+        session = next(one for one in opened if one.info.backend_pid == pid)
+        with socket.socket(fileno=os.dup(session.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)  # as the end of our process would
+        with pytest.raises(ConnectionLost):
+            ran.result(timeout=30)
+        wait_for(watcher, "SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid)
+
+
+# --- what is told
+
+
+@pytest.mark.pg(15, 17, 18)
+def test_each_statement_is_told_once_and_its_timeouts_are_no_warning(site: Site) -> None:
+    site.write(_001_x__sql="-- dbsec: phase expand\nALTER TABLE app.users ADD COLUMN x text;\n")
+    said = Said()
+    done = up(dataclasses.replace(site.target(), progress=said), Asked())
+    assert [one.code for one in done.warnings] == []
+    lines = [line for line in said.steps if "ADD COLUMN x" in line]
+    assert len(lines) == 1
+    assert "short, ACCESS EXCLUSIVE" in lines[0]
+    assert not [line for line in said.steps if "001_x.sql:2" in line and line not in lines]
+
+
+def test_an_invalid_index_of_a_statement_that_was_edited_is_no_obstacle(site: Site) -> None:
+    index = "CREATE INDEX CONCURRENTLY users_email ON app.users (email);\n"
+    site.write(_001_x__sql=EXPAND + index.replace("email)", "emial)"))
+    with pytest.raises(StatementFailed, match="42703"):
+        site.up()
+    with site.connect() as admin, site.connect() as other:
+        other.execute("BEGIN; UPDATE app.users SET phone = phone; SELECT txid_current()")
+        admin.execute("SET statement_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            admin.execute(index.encode())
+    site.write(_001_x__sql=EXPAND + index)
+    assert not planning.plan(site.target(), Asked()).obstacles
+    assert not resume(site.target(), Asked()).obstacles
+    assert site.query("SELECT indisvalid FROM pg_index WHERE indexrelid = 'app.users_email'::regclass") == [(True,)]
+
+
+def test_what_a_contract_took_is_put_back_under_its_whole_name(site: Site) -> None:
+    site.query("CREATE TABLE public.t (id int PRIMARY KEY, gone text); CREATE INDEX t_gone ON public.t (gone)")
+    text = "-- dbsec: phase contract\nDROP INDEX CONCURRENTLY t_gone;\nALTER TABLE t DROP COLUMN gone;\n"
+    site.write(_001_gone__sql=text)
+    site.up()
+    (forward,) = filter(None, [down(site.target(), Asked()).forward])
+    assert "ALTER TABLE public.t ADD COLUMN gone text;" in forward.sql()
+    assert "ON public.t" in forward.sql()

@@ -11,11 +11,14 @@ import psycopg
 import pytest
 
 from dbsec import retry
+from dbsec.errors import ConnectError
 from dbsec.lab import ports
+from dbsec.migrations.runner import planning
 from dbsec.migrations.runner.canary import rehearse, unfit
 from dbsec.migrations.runner.obstacle import Block
 from dbsec.migrations.runner.target import Asked, Target
 from dbsec.migrations.runner.up import up
+from dbsec.migrations.runner.watching import watch
 from dbsec.migrations.settings import Settings
 from dbsec.pg import Conninfo, connect, own
 from dbsec.pg.instance import Instance
@@ -94,3 +97,15 @@ def test_a_standby_is_looked_at_and_once_promoted_is_a_canary(
     with closing(at_primary()) as one, closing(at_standby()) as other:
         count = "SELECT count(*) FROM dbsec.migrations"
         assert (one.execute(count.encode()).fetchone(), other.execute(count.encode()).fetchone()) == ((0,), (1,))
+
+
+def test_a_standby_is_named_by_all_that_would_write(primary: Conninfo, standby: Instance, tmp_path: Path) -> None:
+    (tmp_path / "001_x.sql").write_text("-- dbsec: phase expand\nALTER TABLE app.users ADD COLUMN x text;\n")
+    there = primary.but(port=standby.port)
+    target = Target(tmp_path, lambda: connect(there), Settings())
+    (found,) = planning.plan(target, Asked()).obstacles
+    assert (found.block, found.unknown) == (Block.READ_ONLY, True)
+    for act in (lambda: up(target, Asked()), lambda: watch(target, every_s=1, for_s=0)):
+        with pytest.raises(ConnectError, match="is a standby") as caught:
+            act()
+        assert "primary" in caught.value.hint

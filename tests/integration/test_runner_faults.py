@@ -430,3 +430,51 @@ def test_a_transaction_that_is_broken_beside_the_statement_is_no_success(session
     failed = error_of(runner.StatementFailed, run, session, ADD, around=around)
     assert failed.sqlstate == "25P02"
     assert "country" not in columns(session)
+
+
+# --- what a function says
+
+
+LOUD = """
+CREATE FUNCTION app.loud() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE 'bad ssn %', old.phone USING ERRCODE = '{}', TABLE = old.phone, HINT = old.phone; END$$;
+CREATE TRIGGER loud BEFORE UPDATE ON app.users FOR EACH ROW EXECUTE FUNCTION app.loud();
+"""
+
+
+@VERSIONS
+@pytest.mark.parametrize("state", ["23514", "42501", "57014", "P0001"])
+def test_what_a_function_says_of_a_row_is_not_shown(session, state):
+    session.execute("UPDATE app.users SET phone = '987654' WHERE id = 7")
+    session.execute(LOUD.format(state).encode())
+    failed = error_of(runner.StatementFailed, run, session, "UPDATE app.users SET email = '' WHERE id = 7")
+    assert str(failed) == f"'m.sql:1': {state}"
+    assert "the server's log" in failed.hint
+    assert "987654" not in f"{failed.hint} {failed!r}"
+    built = "DO $$BEGIN EXECUTE (SELECT 'TABLE t' || phone FROM app.users WHERE id = 7); END$$"
+    failed = error_of(runner.StatementFailed, run, session, built)
+    assert (str(failed), "987654" in failed.hint) == ("'m.sql:1': 42P01", False)
+
+
+@VERSIONS
+def test_what_dbsec_itself_refuses_stays_readable(session):
+    guard = "DO $$BEGIN RAISE 'no rewrite of app.users' USING ERRCODE = 'DBG01', HINT = 'write it anew'; END$$"
+    failed = error_of(runner.StatementFailed, run, session, guard)
+    assert (str(failed), failed.hint) == ("'m.sql:1': no rewrite of app.users (DBG01)", "write it anew")
+    session.execute(LOUD.format("23514").replace("loud", "zz_dbsec_users").replace("%', old.phone", "'").encode())
+    failed = error_of(runner.StatementFailed, run, session, "UPDATE app.users SET email = '' WHERE id = 7")
+    assert str(failed).startswith("'m.sql:1': bad ssn  (23514)")
+
+
+# --- a statement without IF EXISTS that a killed run began
+
+
+def test_a_database_that_a_killed_run_made_says_what_to_do(session):
+    name = f"made_{secrets.token_hex(4)}"
+    session.execute(f"CREATE DATABASE {name}".encode())
+    failed = error_of(runner.StatementFailed, run, session, f"CREATE DATABASE {name}", again=True)
+    assert failed.sqlstate == "42P04"
+    assert "take the statement out of the file" in failed.hint
+    run(session, f"DROP DATABASE {name}")
+    failed = error_of(runner.StatementFailed, run, session, f"DROP DATABASE {name}", again=True)
+    assert (failed.sqlstate, "it is gone" in failed.hint) == ("3D000", True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,15 @@ def test_each_plain_option_is_one_of_the_command():
 
 def test_a_path_stays_as_it_was_typed():
     assert plain.read(["./m/../n", "--schema", "./s.sql"]) == {"paths": ("./m/../n",), "schema": Path("./s.sql")}
+
+
+def test_what_a_plain_run_never_uses_is_not_imported(tmp_path):
+    (tmp_path / "a.sql").write_text("DROP TABLE users;\n")
+    code = (
+        "import sys; from dbsec.cli.start import run; sys.argv = ['dbsec', 'migrate', 'lint', 'a.sql']\n"
+        "unused = ('dataclasses', 'inspect', 'json', 'typing_extensions')\n"
+        "def ready(name): return name in sys.modules and '__getattr__' not in vars(sys.modules[name])\n"
+        "try: run()\nfinally: print([name for name in unused if ready(name)], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "['dataclasses']\n")

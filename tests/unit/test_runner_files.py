@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dbsec.errors import ApplyError, ConfigError, UsageError
-from dbsec.migrations.runner import files, standing, stepping
+from dbsec.migrations.reading import marks
+from dbsec.migrations.runner import files, refusing, standing, stepping, words
 from dbsec.migrations.runner.files import FileKind
 from dbsec.migrations.runner.ledger import Entry, State
 from dbsec.migrations.runner.obstacle import Block
@@ -126,7 +127,75 @@ def test_what_only_psql_understands_is_never_passed_over(tmp_path: Path, text: s
         stepping.turns_of(files.script_of(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("SAVEPOINT a;", "1: there is no transaction here"),
+        ("BEGIN;", "1: BEGIN without COMMIT"),
+        ("BEGIN; SELECT 1;\nBEGIN; COMMIT;", "2: BEGIN in a transaction that is open already"),
+        ("BEGIN; SELECT 1; COMMIT AND CHAIN;\nSELECT 2;", "2: BEGIN without COMMIT"),
+        ("SET client_encoding TO LATIN1;", "1: a file is sent as UTF-8"),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1;", "1: a cursor WITH HOLD"),
+        ("DO $$BEGIN SET search_path = a; END$$; DELETE FROM t;", "1: SET lasts past its DO"),
+        ("SELECT 1 INTO TEMP ids;", "1: 'ids' is temporary"),
+        ("CREATE TEMP VIEW ids AS SELECT 1;", "1: 'ids' is temporary"),
+        ("CREATE TEMP SEQUENCE ids;", "1: 'ids' is temporary"),
+        ("CREATE TABLE pg_temp.ids (id int);", "1: 'ids' is temporary"),
+        ("CREATE FUNCTION pg_temp.ids() RETURNS int LANGUAGE sql AS 'SELECT 1';", "1: 'ids' is temporary"),
+        ("BEGIN;\nCREATE TEMP TABLE ids (id int);\nCOMMIT; DELETE FROM t USING IDS;", "2: 'ids' is temporary"),
+        ("DO $$BEGIN CREATE TEMP TABLE ids (id int); END$$; SELECT f(id) FROM ids;", "1: 'ids' is temporary"),
+    ],
+)
+def test_what_a_resumed_run_would_lack_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=f"f:{says}") as refused:
+        stepping.turns_of(Script("f", text))
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "BEGIN; SELECT 1; SAVEPOINT a; ROLLBACK TO a; COMMIT AND CHAIN; SELECT 2; ROLLBACK;",
+        "COMMIT PREPARED 'x';",
+        "SET NAMES 'utf-8'; SET client_encoding = 'UTF8'; RESET client_encoding;",
+        "COPY t FROM '/x'; COPY t TO PROGRAM 'x';",
+        "BEGIN; SET search_path = a; SET LOCAL search_path = b; COMMIT; DELETE FROM t;",
+        "DO $$BEGIN SET lock_timeout = '1s'; END$$; DELETE FROM t; DO $$BEGIN SET search_path = a; END$$;",
+        "BEGIN; CREATE TEMP TABLE ids (id int) ON COMMIT DROP; COMMIT; SELECT 1 FROM ids;",
+        "BEGIN; CREATE TEMP TABLE ids (id int); DROP TABLE ids; COMMIT; SELECT 1 FROM ids;",
+        "BEGIN; SELECT 1 INTO TEMP ids; DELETE FROM t USING ids; COMMIT; SELECT 1 FROM ids_of_t;",
+    ],
+)
+def test_what_the_next_session_has_too_is_run(text: str) -> None:
+    assert stepping.turns_of(Script("f", text))
+
+
+@pytest.mark.parametrize("event", ["begun", "failed"])
+def test_a_block_that_did_not_come_to_its_end_needs_a_mark_of_its_own(event: str) -> None:
+    text = "-- dbsec: phase expand\n{}SELECT 1;\n{}DO $$BEGIN COMMIT; END$$;\n"
+    mark = "-- dbsec: idempotent\n"
+
+    def refused(text: str, changed: str = "") -> bool:
+        script = Script("f", text, comments=marks.comments_of(text))
+        turns = [(turn.name, turn.statements) for turn in stepping.turns_of(script)]
+        try:
+            refusing.check_partly_done(script, turns, {turns[0][0]: "done", f"{turns[1][0]}{changed}": event})
+        except ApplyError:
+            return True
+        return False
+
+    assert refused(text.format("", ""))
+    assert refused(text.format("", ""), changed="0")  # it was edited since: what it did is there all the same
+    assert refused(text.format(mark, ""))  # a mark counts for what follows it
+    assert not refused(text.format("", mark))
+
+
 # --- the journal's names
+
+
+def test_line_ends_do_not_change_the_name_of_a_statement() -> None:
+    unix, windows = (stepping.turns_of(Script("f", TEXT.replace("\n", end))) for end in ("\n", "\r\n"))
+    assert [turn.name for turn in unix] == [turn.name for turn in windows]
 
 
 TEXT = """-- dbsec: phase expand
@@ -179,7 +248,7 @@ def test_a_statement_that_was_run_may_not_read_otherwise_and_one_that_was_not_ma
 
 def test_a_statement_is_shown_without_its_values() -> None:
     (turn,) = stepping.turns_of(Script("f", "ALTER ROLE r\n PASSWORD 'hunter2'"))
-    assert stepping.shown(turn.statements[0]) == "ALTER ROLE r PASSWORD"
+    assert words.shown(turn.statements[0]) == "ALTER ROLE r PASSWORD"
 
 
 # --- folder and ledger

@@ -10,6 +10,12 @@ import sys
 import pytest
 
 from dbsec.cli.migrate.judging import _cuts
+from dbsec.migrations import relay
+from dbsec.migrations.interpret import operations_of
+from dbsec.migrations.linter import all_rules
+from dbsec.migrations.operations import SetVariable
+from dbsec.migrations.reading.parse import parse_text
+from dbsec.migrations.schema.apply import SHAPING
 
 FORKS = """
 import os, sys
@@ -24,6 +30,22 @@ print("kept", end="")  # what a buffer holds is written once, by the process tha
 forks = [large, Fork(lambda: str(os.getpid() != parent).encode()), Fork(broken)]
 told = [fork.result() for fork in forks]
 print([None if one is None else len(one) for one in told])
+"""
+HANDOUT = """
+from dbsec.shares import Fork, Handout
+
+def took(handout):
+    handout.join()
+    return repr(handout.take()).encode()
+
+for told in (b"abc", b"abcd", None):
+    handout = Handout(3)
+    forks = [Fork(lambda: took(handout)) for _ in range(2)]
+    if told is None:
+        handout.join()
+    else:
+        handout.give(told)
+    print(*(fork.result().decode() for fork in forks), flush=True)
 """
 DEEP = """
 from dbsec.migrations import linter
@@ -52,7 +74,7 @@ class Sure(judging.Fork):
 judging.Fork = Sure
 if {broken}:
     judging.msgpack.encode = None
-sys.exit(linting.run(linting.Asked(paths=("m",), form="json", pg_version="17", baseline=None)))
+sys.exit(linting.run(linting.Asked(paths=("m",), form="{form}", pg_version="17", baseline=None)))
 """
 
 
@@ -66,14 +88,31 @@ def test_forks_hand_back_bytes_and_one_that_fails_none():
     assert done.stdout == f"kept[{1 << 22}, 4, None]\n"
 
 
+def test_copies_get_what_is_handed_out_and_nothing_where_it_is_too_much_or_never_given():
+    assert python(HANDOUT).stdout == "b'abc' b'abc'\nb'' b''\nb'' b''\n"
+
+
+def test_operations_come_through_as_they_were():
+    found = [
+        [operation for statement in parse_text(sql) for operation in operations_of(statement)]
+        for rule in all_rules().values()
+        for example in (rule.example, *rule.more)
+        for sql in (example.setup, example.bad, example.good)
+    ]
+    shaping = [[one for one in script if isinstance(one, SHAPING)] for script in found]
+    assert sum(map(len, shaping)) > 300
+    assert relay.unpack(relay.pack(found)) == shaping
+    assert relay.pack([[SetVariable("search_path", "\ud800")]]) == b""
+
+
 @pytest.mark.parametrize(
     ("sizes", "processors", "cuts"),
     [
         ([], 2, [(0, 0)]),
         ([10] * 10, 2, [(0, 10)]),  # too few to share
         ([1 << 14] * 100, 1, [(0, 100)]),
-        ([1 << 14] * 100, 2, [(0, 60), (60, 100)]),
-        ([1 << 14] * 100, 8, [(0, 43), (43, 70), (70, 88), (88, 100)]),
+        ([1 << 14] * 100, 2, [(0, 56), (56, 100)]),
+        ([1 << 14] * 100, 8, [(0, 39), (39, 68), (68, 87), (87, 100)]),
         ([1, 1 << 20, 1], 2, [(0, 1), (1, 3)]),
     ],
 )
@@ -101,13 +140,15 @@ def _files(folder):
         (folder / f"{number:03}.sql").write_text(text + "\n")
 
 
-@pytest.mark.parametrize(("processors", "broken"), [(2, False), (4, False), (3, True)])
-def test_shares_tell_what_one_process_tells(tmp_path, processors, broken):
+@pytest.mark.parametrize(
+    ("processors", "broken", "form"), [(2, False, "json"), (4, False, "json"), (3, True, "json"), (2, False, "gitlab")]
+)
+def test_shares_tell_what_one_process_tells(tmp_path, processors, broken, form):
     _files(tmp_path / "m")
-    alone = python(LINT.format(processors=1, many=0, broken=False), cwd=tmp_path)
-    together = python(LINT.format(processors=processors, many=0, broken=broken), cwd=tmp_path)
-    assert json.loads(alone.stdout)["files"] == 60
-    assert len(json.loads(alone.stdout)["findings"]) > 60
+    alone = python(LINT.format(processors=1, many=0, broken=False, form=form), cwd=tmp_path)
+    together = python(LINT.format(processors=processors, many=0, broken=broken, form=form), cwd=tmp_path)
+    told = json.loads(alone.stdout)
+    assert len(told["findings"] if form == "json" else told) > 60
     assert (together.returncode, together.stdout) == (alone.returncode, alone.stdout)
     if not broken:
         assert together.stderr == alone.stderr
@@ -117,7 +158,9 @@ def test_after_a_statement_too_deep_to_judge_one_process_goes_on(tmp_path):
     """It does not change the schema; who only shapes the schema would not know."""
     _files(tmp_path / "m")
     (tmp_path / "m/000.sql").write_text("CREATE TABLE t0 (id int);\n")
-    alone, together = (python(DEEP + LINT.format(processors=n, many=0, broken=False), cwd=tmp_path) for n in (1, 2))
+    alone, together = (
+        python(DEEP + LINT.format(processors=n, many=0, broken=False, form="json"), cwd=tmp_path) for n in (1, 2)
+    )
     assert "nested too deeply to be judged" in alone.stderr
     assert (together.returncode, together.stdout) == (alone.returncode, alone.stdout)
 

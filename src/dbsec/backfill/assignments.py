@@ -47,6 +47,16 @@ def parse(text: str) -> tuple[Assignment, ...]:
     return tuple(found for part in _split(list(_tokens(text))) for found in _assignments(text, part))
 
 
+def columns(text: str) -> set[str]:
+    """Name the columns that ``set`` writes, in part or whole. Errors: ``UsageError`` for what is no SET."""
+    found = set()
+    for part in _split(list(_tokens(text))):
+        left = part[1:] if part and part[0].text == "(" else part[:1]
+        end = _closing(part, 0) if left and left[0] is not part[0] else 1
+        found |= {_catalog(one[0].text) for one in _split(left[: max(end - 1, 1)]) if one and one[0].kind == "name"}
+    return found
+
+
 def _assignments(text: str, part: list[_Token]) -> Iterator[Assignment]:
     equals = next((n for n, token in enumerate(part) if token.text == "="), 0)
     left, right = part[:equals], part[equals + 1 :]

@@ -12,15 +12,15 @@ from psycopg import sql
 from dbsec.backfill import assignments, windows
 from dbsec.backfill.assignments import Assignment
 from dbsec.backfill.job import Job
-from dbsec.backfill.target import Column, Target
+from dbsec.backfill.target import Column, Target, named
 from dbsec.backfill.windows import Part, Window
 from dbsec.errors import UsageError
 
 # Types of which equal values are the same value to a program. Others are compared as text, byte by byte: citext finds
-# 'A' and 'a' equal, json and point have no equality, and the operator of an extension's type may not be on the path.
+# 'A' and 'a' equal, '1 mon' equals '30 days', json and point have no equality, and the operator of an extension's type may not be on the path.
 _EQUALS = {
     *("bool", "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "uuid", "bytea", "jsonb", "inet", "cidr"),
-    *("date", "time", "timetz", "timestamp", "timestamptz", "interval"),
+    *("date", "time", "timetz", "timestamp", "timestamptz"),
 }
 _TYPES: LiteralString = """
 SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a
@@ -40,7 +40,7 @@ class Expected:
     @property
     def value(self) -> sql.Composed:
         """What the column would hold: rounded and padded as by the assignment."""
-        return sql.SQL("({})::{}").format(written(self.expression or "NULL"), sql.SQL(self.type))
+        return sql.SQL("({})::{}").format(written(self.expression or "NULL"), sql.SQL(self.type.replace("%", "%%")))
 
     @property
     def differs(self) -> sql.Composed:
@@ -155,7 +155,7 @@ def sample(comparison: Comparison) -> sql.Composed:
         hashed=sql.SQL(", ").join([windows.columns(comparison.target), *comparison.hashed]),
         table=comparison.target.identifier,
         order=windows.columns(comparison.target),
-        alias=sql.Identifier(comparison.target.name),
+        alias=named(comparison.target.name),
     )
 
 
@@ -175,13 +175,14 @@ def _scope(job: Job, target: Target, wanted: Sequence[Expected]) -> sql.Composab
         return _TRUE
     types_ = {one.column.name: one.type for one in wanted}
     names = [
-        sql.SQL("NULL::{} AS {}").format(sql.SQL(types_[name]), column.identifier)
+        sql.SQL("NULL::{} AS {}").format(sql.SQL(types_[name].replace("%", "%%")), column.identifier)
         if name in types_
-        else sql.Identifier(target.name, name)
+        else named(target.name, name)
         for name, column in target.columns.items()
     ]
     # The inner table shadows the outer one of its name: what `where` reads there are the columns of before.
     before = sql.SQL("SELECT ({}) FROM (SELECT {}) AS {}")
-    return sql.SQL("({})").format(
-        before.format(written(job.where), sql.SQL(", ").join(names), sql.Identifier(target.name))
+    # And a row that needs the job now is one of its rows, whatever it was before.
+    return sql.SQL("(({}) IS TRUE OR ({}) IS TRUE)").format(
+        before.format(written(job.where), sql.SQL(", ").join(names), named(target.name)), written(job.where)
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 from dbsec import retry
 from dbsec.backfill.target import Target
@@ -55,5 +56,5 @@ def hint(connection: psycopg.Connection[Any], target: Target, before: Counts, ch
         return ""
     updates, hot = after.updates - before.updates, after.hot - before.hot
     share = f"; {100 * hot // updates} % of the updates touched no index" if updates > 0 else ""
-    name = target.identifier.as_string()
+    name = sql.Identifier(target.schema, target.name).as_string()
     return f"{after.dead:,} dead rows beside {after.live:,} live ones{share}: VACUUM (ANALYZE) {name};"

@@ -52,7 +52,7 @@ def sample(
     pages = row[0] if row else 0
     percent = min(100.0, 100 * SAMPLE_PAGES / max(pages, 1))
     seen = sql.SQL("{} TABLESAMPLE SYSTEM ({})").format(target.identifier, sql.Literal(percent))
-    count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(seen)).fetchone()
+    count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(seen), ()).fetchone()
     estimate = round((count[0] if count else 0) * 100 / percent)
     parts = max(1, min(most, estimate // max(least_rows, 1)))
     if parts == 1:
@@ -69,5 +69,5 @@ def sample(
 def _highest(connection: psycopg.Connection[Any], target: Target) -> list[str] | None:
     back = sql.SQL(", ").join(sql.SQL("{} DESC").format(column.identifier) for column in target.key)
     query = sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT 1")
-    row = connection.execute(query.format(windows.texts(target), target.identifier, back)).fetchone()
+    row = connection.execute(query.format(windows.texts(target), target.identifier, back), ()).fetchone()
     return row[0] if row else None

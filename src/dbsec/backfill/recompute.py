@@ -122,7 +122,7 @@ class Recompute:
         columns = [*target.key, *(target.columns[name] for name in names)]
         fresh = [sql.SQL(f"dbsec_{n}") for n in range(len(columns))]
         at = len(target.key)
-        arrays = [sql.SQL(f"unnest(%s::{'pg_catalog.text' if one.array else one.type}[])") for one in columns]
+        arrays = [sql.SQL(f"unnest(%s::{'pg_catalog.text' if one.array else one.spelled}[])") for one in columns]
         pairs = zip(columns[at:], fresh[at:], strict=True)
         return sql.SQL(
             "SELECT {} FROM {} AS dbsec_old, ROWS FROM ({}) AS dbsec_new ({}) WHERE ({}) = ({}) AND ({}) AND {}"
@@ -135,7 +135,7 @@ class Recompute:
             sql.SQL(", ").join(fresh[:at]),
             sql.SQL(" OR ").join(
                 comparison.differing(
-                    column, sql.Composed([column.identifier]), sql.Composed([new, sql.SQL(f"::{types[column.name]}")])
+                    column, sql.Composed([column.identifier]), sql.Composed([new, sql.SQL("::" + types[column.name].replace("%", "%%"))])
                 )
                 for column, new in pairs
             ),

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from dbsec import retry
-from dbsec.backfill import python_rows, session, statements, trouble, windows
+from dbsec.backfill import python_rows, session, statements, trouble
 from dbsec.backfill.python_rows import Key
 from dbsec.backfill.statements import Work
 from dbsec.backfill.trouble import Again
@@ -62,9 +62,15 @@ def _only(connection: psycopg.Connection[Any], work: Work, keys: Sequence[Key]) 
     target = work.target
     rows = (
         sql.SQL("({})").format(
-            sql.SQL(", ").join(sql.Literal(text) + column.cast for text, column in zip(key, target.key, strict=True))
+            sql.SQL(", ").join(
+                sql.Literal(text) + sql.SQL("::" + column.type) for text, column in zip(key, target.key, strict=True)
+            )
         )
         for key in keys
     )
-    condition = sql.SQL("({}) IN ({})").format(windows.columns(target), sql.SQL(", ").join(rows))
-    return replace(work, job=replace(work.job, where=condition.as_string(connection)))
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in target.key)
+    condition = sql.SQL("({}) IN ({})").format(names, sql.SQL(", ").join(rows)).as_string(connection)
+    if work.function is None and isinstance(work.job.check, str):
+        # Whoever mended a row since it was judged is not overruled: `set` may build on what is there.
+        condition = f"{condition} AND (({work.job.check}\n) IS NOT TRUE)"
+    return replace(work, job=replace(work.job, where=condition))

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import IsolationLevel, sql
+from psycopg.pq import TransactionStatus
 
 from dbsec.backfill.job import Job
 from dbsec.config import Section
+from dbsec.errors import ConnectError
 
 Connect = Callable[[], psycopg.Connection[Any]]
+_WRITING: LiteralString = """
+SELECT pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true),
+       pg_catalog.set_config('lock_timeout', '0', true), pg_catalog.set_config('statement_timeout', '0', true),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', '60s', true),
+       CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
+            THEN pg_catalog.set_config('synchronous_commit', 'on', true) END
+"""
 
 
 class Limits(Section):
@@ -35,11 +45,39 @@ class Limits(Section):
 def opened(connect: Connect) -> psycopg.Connection[Any]:
     """Open a session: autocommit between batches, READ COMMITTED in them, no prepared statements (for poolers)."""
     connection = connect()
+    tame(connection)
+    if connection.execute("SELECT pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
+        connection.close()
+        raise ConnectError("the server is a standby, which takes no writes", hint="name the primary in the DSN")
     connection.autocommit = True
     connection.isolation_level = IsolationLevel.READ_COMMITTED
     connection.read_only = False
     connection.prepare_threshold = None
     return connection
+
+
+def tame(connection: psycopg.Connection[Any]) -> None:
+    """Let a session speak as psycopg reads, whatever the role's defaults are, and prepare nothing (for poolers).
+
+    Both settings are of the kind that a pooler in transaction mode keeps apart by client.
+    """
+    connection.prepare_threshold = None
+    info = connection.info
+    if info.parameter_status("client_encoding") != "UTF8":
+        connection.execute("SET client_encoding = 'UTF8'")
+    if not (info.parameter_status("DateStyle") or "").startswith("ISO"):
+        connection.execute("SET datestyle = 'ISO, MDY'")
+
+
+@contextmanager
+def writing(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Open a transaction over dbsec's own tables: it may write, waits as long as it takes, and is durable."""
+    outermost = connection.info.transaction_status is TransactionStatus.IDLE
+    with connection.transaction():
+        if outermost:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        connection.execute(_WRITING)
+        yield
 
 
 def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, long: bool = False) -> None:
@@ -63,6 +101,10 @@ def settle(connection: psycopg.Connection[Any], job: Job, limits: Limits, *, lon
         # the same on every host, and what psycopg reads
         "datestyle": "ISO, MDY",
         "intervalstyle": "postgres",
+        "extra_float_digits": "1",
+        "bytea_output": "hex",
+        "standard_conforming_strings": "on",
+        "transform_null_equals": "off",
         "dbsec.backfill": "on",
     }
     if connection.info.server_version >= 170000:

@@ -110,7 +110,8 @@ def begin(connection: psycopg.Connection[Any], job: Job, target: Target, limits:
 
 def finish(connection: psycopg.Connection[Any], name: str) -> State:
     """Call it done where no range is left; durable when this returns, and with it all batches before."""
-    connection.execute(_FINISH, (name,))
+    with session.writing(connection):
+        connection.execute(_FINISH, (name,))
     return _known(connection, name)[0]
 
 
@@ -147,13 +148,17 @@ def abort(connection: psycopg.Connection[Any], name: str) -> None:
 def forget(connection: psycopg.Connection[Any], name: str) -> None:
     """Delete what is known of one that no longer runs, so that the name is free. Errors: ``UsageError``."""
     gone = "DELETE FROM dbsec.backfills WHERE name = %s AND state <> 'running' RETURNING true"
-    if connection.execute(gone, (name,)).fetchone() is None:
+    with session.writing(connection):
+        found = connection.execute(gone, (name,)).fetchone()
+    if found is None:
         state, _, _ = _known(connection, name)
         raise UsageError(f"backfill '{name}' is {state}", hint=f"dbsec backfill abort {name}")
 
 
 def _move(connection: psycopg.Connection[Any], name: str, to: State, *origins: State) -> None:
-    if connection.execute(_MOVE, (to, name, list(origins))).fetchone() is None:
+    with session.writing(connection):
+        moved = connection.execute(_MOVE, (to, name, list(origins))).fetchone()
+    if moved is None:
         state, _, _ = _known(connection, name)
         if state is not to:
             raise UsageError(f"backfill '{name}' is {state}", hint=f"dbsec backfill status {name}")
@@ -162,7 +167,7 @@ def _move(connection: psycopg.Connection[Any], name: str, to: State, *origins: S
 def _quiesce(connection: psycopg.Connection[Any], name: str) -> None:
     # A worker claims its range before it reads the state: whoever got one before us has committed when we have them
     # all, and whoever gets one after us reads the new state.
-    with connection.transaction():
+    with session.writing(connection):
         connection.execute(_ALL_RANGES, (name,))
 
 
@@ -175,6 +180,7 @@ def _known(connection: psycopg.Connection[Any], name: str) -> tuple[State, str, 
 
 
 def _statuses(connection: psycopg.Connection[Any], name: str | None) -> list[Status]:
+    session.tame(connection)
     rows = connection.execute(_STATUS, {"name": name}).fetchall()
     return [Status(name, table, State(state), *rest) for name, table, state, *rest in rows]
 

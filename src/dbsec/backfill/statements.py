@@ -10,7 +10,7 @@ from psycopg import sql
 from dbsec.backfill import windows
 from dbsec.backfill.job import Function, Job
 from dbsec.backfill.session import Limits
-from dbsec.backfill.target import Target
+from dbsec.backfill.target import Target, named
 from dbsec.backfill.windows import Part, Window
 
 _NOTHING = sql.SQL("")
@@ -49,7 +49,7 @@ def versions(work: Work, window: Window) -> Part:
 
 def read(work: Work, window: Window) -> Part:
     """Read key, version, and then what the python function is shown, without a lock."""
-    names = [sql.Identifier(name) for name in shown(work)]
+    names = [named(name) for name in shown(work)]
     asked = sql.SQL(", ").join([windows.texts(work.target), sql.SQL("xmin::text"), *names])
     return _rows(work, window, asked)
 
@@ -66,7 +66,7 @@ def store(work: Work, window: Window, names: Sequence[str]) -> sql.Composed:
     """
     target = work.target
     columns = [*target.key, *(target.columns[name] for name in names)]
-    types = ["pg_catalog.text" if column.array else column.type for column in columns]
+    types = ["pg_catalog.text" if column.array else column.spelled for column in columns]
     fresh = [sql.SQL(f"dbsec_{n}") for n in range(len(columns))]
     ours = "dbsec_old."
     at = len(target.key)

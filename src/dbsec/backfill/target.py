@@ -9,7 +9,9 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from dbsec.backfill import session
 from dbsec.backfill.job import Job
+from dbsec.backfill.session import Limits
 from dbsec.errors import ApplyError, UsageError
 
 # What JSON writes and PostgreSQL reads back as the same value, under any DateStyle, IntervalStyle or float digits.
@@ -36,7 +38,13 @@ SELECT a.attname::text, pg_catalog.format_type(a.atttypid, -1), a.attgenerated <
           SELECT t.typname, t.typtype, t.typbasetype
           UNION ALL
           SELECT b.typname, b.typtype, b.typbasetype FROM pg_catalog.pg_type b JOIN up ON b.oid = up.typbasetype)
-        SELECT CASE typtype WHEN 'e' THEN 'enum' ELSE typname::text END FROM up WHERE typbasetype = 0)
+        SELECT CASE typtype WHEN 'e' THEN 'enum' ELSE typname::text END FROM up WHERE typbasetype = 0),
+       (WITH RECURSIVE up(typtype, typbasetype, typnamespace) AS (
+          SELECT t.typtype, t.typbasetype, t.typnamespace
+          UNION ALL
+          SELECT b.typtype, b.typbasetype, b.typnamespace FROM pg_catalog.pg_type b JOIN up ON b.oid = up.typbasetype)
+        SELECT CASE typtype WHEN 'e' THEN 'pg_catalog' ELSE n.nspname::text END
+          FROM up JOIN pg_catalog.pg_namespace n ON n.oid = typnamespace WHERE typbasetype = 0)
   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum
@@ -59,7 +67,11 @@ _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; ``type`` is SQL's name of its type, schema included, without a length; ``base`` is below domains."""
+    """A column; ``type`` is SQL's name of its type, schema included, without a length; ``base`` is below domains.
+
+    ``operators`` is the schema of its < and >: where an extension's type is compared by those of pg_catalog, it is
+    compared as text, in another order than that of its index.
+    """
 
     name: str
     type: str
@@ -67,15 +79,21 @@ class Column:
     not_null: bool
     generated: bool
     array: bool
+    operators: str = "pg_catalog"
 
     @property
-    def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.name)
+    def identifier(self) -> sql.SQL:
+        return named(self.name)
 
     @property
     def cast(self) -> sql.SQL:
         """``::type``; the catalog's own spelling, quoted where that is needed."""
-        return sql.SQL("::" + self.type)
+        return sql.SQL("::" + self.spelled)
+
+    @property
+    def spelled(self) -> str:
+        """The type, for a query with placeholders."""
+        return self.type.replace("%", "%%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +107,33 @@ class Target:
     columns: Mapping[str, Column]
 
     @property
-    def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self.schema, self.name)
+    def identifier(self) -> sql.SQL:
+        return named(self.schema, self.name)
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
 
 
-def find(connection: psycopg.Connection[Any], job: Job) -> Target:
+def named(*names: str) -> sql.SQL:
+    """Write a name for a query with placeholders, in which a % stands twice; run it with parameters, though none."""
+    return sql.SQL(sql.Identifier(*names).as_string().replace("%", "%%"))
+
+
+def find(connection: psycopg.Connection[Any], job: Job, limits: Limits | None = None) -> Target:
     """Look at the table of a job. Errors: ``UsageError`` for what cannot be walked, naming what can; ``ApplyError``
     where row-level security would hide rows from us."""
+    with connection.transaction():
+        # The catalog leaves out the schemas that the path has: types are spelled for the path of a batch.
+        session.settle(connection, job, limits or Limits())
+        return _found(connection, job)
+
+
+def _found(connection: psycopg.Connection[Any], job: Job) -> Target:
     oid = _relation(connection, job)
     found = connection.execute(_COLUMNS, (oid,)).fetchall()
     columns = {
-        name: Column(name, type_, base, not_null=not_null, generated=generated, array=array)
-        for name, type_, generated, not_null, array, base in found
+        name: Column(name, type_, base, not_null=not_null, generated=generated, array=array, operators=operators)
+        for name, type_, generated, not_null, array, base, operators in found
     }
     for name in (*job.key_names, *job.column_names):
         if name not in columns:

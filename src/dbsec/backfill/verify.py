@@ -37,7 +37,7 @@ SELECT n, low_key, high_key, rows, checksum FROM dbsec.backfill_checksums WHERE 
 """
 _KEEP: LiteralString = """
 INSERT INTO dbsec.backfill_checksums (backfill, n, low_key, high_key, rows, checksum) VALUES (%s, %s, %s, %s, %s, %s)
-ON CONFLICT (backfill, n) DO UPDATE SET rows = excluded.rows, checksum = excluded.checksum,
+ON CONFLICT (backfill, n) DO UPDATE SET low_key = excluded.low_key, high_key = excluded.high_key, rows = excluded.rows, checksum = excluded.checksum,
   checked_at = pg_catalog.clock_timestamp()
 """
 _RECORD: LiteralString = """
@@ -72,6 +72,7 @@ def verify(
     """
     begun = clock.monotonic()
     progress, limits = progress or Silent(), limits or Limits()
+    session.tame(connection)
     own.require(connection, _VERSION)
     known = state.status(connection, job.name)
     if known.digest != job.digest:
@@ -87,7 +88,8 @@ def verify(
         judged, repaired = _judged(connection, work, look, window, mend=repair)
         now = (judged.rows + judged.outside, judged.checksum % MODULUS)
         tally.add(judged, changed=before is not None and before != now, repaired=repaired)
-        connection.execute(_KEEP, (job.name, n, window.low, window.high, *now))
+        with session.writing(connection):
+            connection.execute(_KEEP, (job.name, n, window.low, window.high, *now))
         seen = tally.found.rows + tally.found.outside
         progress.count(f"{job.name}: rows verified", seen, max(seen, known.estimate))
     found = tally.total(clock.monotonic() - begun)
@@ -96,7 +98,8 @@ def verify(
             f"'where' shows none of {found.outside:,} rows to be what backfill '{job.name}' is about",
             hint='say which they are: scope = "..."',
         )
-    connection.execute(_RECORD, (found.clean, job.digest, Jsonb(found.to_json()), job.name, job.digest))
+    with session.writing(connection):
+        connection.execute(_RECORD, (found.clean, job.digest, Jsonb(found.to_json()), job.name, job.digest))
     return found
 
 
@@ -185,14 +188,20 @@ def _snapshot(connection: psycopg.Connection[Any], work: Work) -> Iterator[None]
 def _ranges(
     connection: psycopg.Connection[Any], work: Work, rows: int
 ) -> Iterator[tuple[int, Window, tuple[int, int] | None]]:
-    """Yield the ranges of the verification before, with what it found, and then new ones up to the highest key."""
+    """Yield the ranges of the verification before, with what it found, and then new ones up to the highest key.
+
+    A range begins where the one before ended, whatever its record says: two verifications at once may have entered
+    ranges of both, and what lies between them would be judged by none.
+    """
     low, n = None, 0
     for n, low_, high, count, checksum in connection.execute(_KNOWN, (work.job.name,)).fetchall():
-        yield n, Window(low_, high), (count, int(checksum))
+        yield n, Window(low, high), (count, int(checksum)) if low_ == low else None
         low = high
-    highest = ranges._highest(connection, work.target)
+    with _snapshot(connection, work):
+        highest = ranges._highest(connection, work.target)
     while highest is not None:
-        page = windows.page(connection, work.target, Window(low, highest), rows)
+        with _snapshot(connection, work):
+            page = windows.page(connection, work.target, Window(low, highest), rows)
         if not page.rows:
             return
         n += 1

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from dbsec.backfill.target import Target
+from dbsec.backfill.target import Column, Target, named
 
 Key = Sequence[str]
 
@@ -49,11 +49,46 @@ def texts(target: Target) -> sql.Composed:
 
 def inside(target: Target, window: Window, prefix: str = "") -> Part:
     """Write the condition that a row is in a window, as row comparisons: what a btree index answers."""
+    if any(column.operators != "pg_catalog" for column in target.key):
+        return _inside_by_column(target, window, prefix)
     row = sql.SQL("({})").format(columns(target, prefix))
     key = sql.SQL("({})").format(sql.SQL(", ").join(sql.SQL("%s") + column.cast for column in target.key))
     if window.low is None:
         return Part(sql.SQL("{} <= {}").format(row, key), [*window.high])
     return Part(sql.SQL("{} > {} AND {} <= {}").format(row, key, row, key), [*window.low, *window.high])
+
+
+def _inside_by_column(target: Target, window: Window, prefix: str) -> Part:
+    """Write the same with each column's own operators, whose schema is on no path: a row comparison takes one name."""
+    high = _beyond(target.key, window.high, prefix, "<")
+    high_or_at = Part(sql.SQL("({} OR ({}))").format(high.text, _at(target.key, prefix)), [*high.values, *window.high])
+    bound = _compared(target.key[0], prefix, "<=")
+    text, values = sql.SQL("{} AND {}").format(bound, high_or_at.text), [window.high[0], *high_or_at.values]
+    if window.low is None:
+        return Part(text, values)
+    low = _beyond(target.key, window.low, prefix, ">")
+    # The first column's bounds follow from the rest; they are what the index answers.
+    first = _compared(target.key[0], prefix, ">=")
+    return Part(sql.SQL("{} AND {} AND {}").format(first, low.text, text), [window.low[0], *low.values, *values])
+
+
+def _beyond(key: Sequence[Column], texts: Key, prefix: str, operator: str) -> Part:
+    ways = [
+        sql.SQL(" AND ").join([_compared(one, prefix, "=") for one in key[:n]] + [_compared(key[n], prefix, operator)])
+        for n in range(len(key))
+    ]
+    return Part(sql.SQL("({})").format(sql.SQL(" OR ").join(ways)), [t for n in range(len(key)) for t in texts[: n + 1]])
+
+
+def _at(key: Sequence[Column], prefix: str) -> sql.Composed:
+    return sql.SQL(" AND ").join(_compared(one, prefix, "=") for one in key)
+
+
+def _compared(column: Column, prefix: str, operator: str) -> sql.Composed:
+    schema = named(column.operators)
+    return sql.SQL("{}{} OPERATOR({}.{}) %s{}").format(
+        sql.SQL(prefix), column.identifier, schema, sql.SQL(operator), column.cast
+    )
 
 
 def page_query(target: Target, window: Window, rows: int) -> Part:

@@ -1,4 +1,4 @@
-"""Acts as the role that opened a journal: what a file SETs (ROLE, SESSION AUTHORIZATION) has no rights on dbsec's tables."""
+"""Acts as the role that opened a journal: one that a file SETs has no rights on dbsec's tables."""
 
 from __future__ import annotations
 

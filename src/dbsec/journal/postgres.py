@@ -39,7 +39,8 @@ class PostgresStore:
 
     ``append`` is part of the caller's transaction: what is rolled back was never recorded, and ``Journal`` notices. A
     step inside ``with connection.transaction()`` is there with its effect or not at all; a step around it may be
-    interrupted between the two, as with a file. All is read and written as the role that opened it, whatever a step SETs.
+    interrupted between the two, as with a file. All is read and written as the role that opened it,
+    whatever role a step SETs.
 
     Shape: (job, n, format, record, crc); record is canonical JSON in ASCII; crc is CRC-32 over job, n and record, 8 hex
     digits. Locks: an advisory lock of the session from the first read to ``close`` or the end of the connection, which
@@ -193,9 +194,7 @@ class PostgresStore:
             yield
         except psycopg.Error as exc:
             hint = _RIGHTS if isinstance(exc, errors.InsufficientPrivilege) else "run it again: it resumes"
-            raise JournalError(
-                f"cannot {what} the journal of job '{self._job}': {reason(exc)}", hint=hint
-            ) from exc
+            raise JournalError(f"cannot {what} the journal of job '{self._job}': {reason(exc)}", hint=hint) from exc
 
 
 def forget(connection: psycopg.Connection[Any], names: Sequence[str]) -> None:

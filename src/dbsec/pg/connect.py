@@ -19,8 +19,8 @@ def connect(
 ) -> psycopg.Connection[Any]:
     """Open one connection; the caller closes it.
 
-    ``application_name`` is ``dbsec@VERSION`` unless told; client_encoding is UTF8. Errors: ``ConnectError`` with libpq's text of the first
-    address tried, never with the password.
+    ``application_name`` is ``dbsec@VERSION`` unless told; client_encoding is UTF8. Errors: ``ConnectError`` with
+    libpq's text of the first address tried, never with the password.
     """
     name = application_name or conninfo.params.get("application_name") or f"dbsec@{__version__}"
     # SQL text is sent as UTF-8, whatever PGCLIENTENCODING or the role's settings say

@@ -106,7 +106,8 @@ def _free(made: Plan) -> str:
 def _applied(one: Applied) -> str:
     waited = sum(did.ran.waited_s for did in one.did)
     seconds = sum(did.ran.seconds for did in one.did)
-    ran = f"{len(one.did)} statements, {seconds:.2f} s, {waited:.2f} s of waiting for locks" if one.did else "done"
+    count = f"{len(one.did)} statement{'s' if len(one.did) != 1 else ''}"
+    ran = f"{count}, {seconds:.2f} s, {waited:.2f} s of waiting for locks" if one.did else "done"
     return f"{one.migration.label}: {one.state}: {ran}"
 
 

@@ -100,7 +100,7 @@ def contract(cipher: Cipher, trigger: str, some: str, proofs: Mapping[str, str])
 def contract_down(cipher: Cipher, trigger: str, some: str, proofs: Mapping[str, str]) -> list[Act]:
     """Take the proofs back, and let rows without ciphertext come again."""
     place = cipher.place
-    acts: list[Act] = []
+    acts = [steps.still(place, (cipher.plain.name,))]
     for name, proof in proofs.items():
         if cipher.some:
             acts += steps.unrequire(place, name, proof)

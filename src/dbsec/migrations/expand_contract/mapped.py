@@ -132,10 +132,9 @@ def _contract(plan: Plan, trigger: str, proof: str, required: dict[str, str]) ->
 
 
 def _contract_down(plan: Plan, proof: str, required: dict[str, str]) -> str:
-    acts = [Act(f"ALTER TABLE {plan.place.name} DROP CONSTRAINT IF EXISTS {ident(proof)};")]
+    acts = [steps.still(plan.place, tuple(one.name for one in plan.mapping.old))]
+    acts.append(Act(f"ALTER TABLE {plan.place.name} DROP CONSTRAINT IF EXISTS {ident(proof)};"))
     for name, of in required.items():
         acts += steps.unrequire(plan.place, name, of)
-    head = (
-        "The way back of contract from any step before the columns were dropped; after it nothing is to be undone here."
-    )
+    head = "The way back of contract from any step before the columns were dropped; after it the first statement fails."
     return written(acts, head)

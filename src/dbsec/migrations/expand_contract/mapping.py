@@ -10,6 +10,7 @@ from dbsec.migrations.expand_contract import expressions
 from dbsec.migrations.expand_contract.place import Place
 from dbsec.migrations.rules._expand import WITHOUT_EQUALITY
 from dbsec.migrations.rules._words import ident
+from dbsec.migrations.schema import spelled
 
 _INDENT = "    "
 
@@ -30,9 +31,15 @@ class Field:
         return ident(self.name)
 
     def differs(self, one: str, other: str) -> str:
-        """Compare two values of it, as text where the type has no equality."""
-        cast = "::text" if self.type in WITHOUT_EQUALITY else ""
+        """Compare two values of it, as text where the type has no equality in pg_catalog."""
+        cast = "::text" if self._as_text else ""
         return f"{expressions.wrapped(one)}{cast} IS DISTINCT FROM {expressions.wrapped(other)}{cast}"
+
+    @property
+    def _as_text(self) -> bool:
+        """Tell whether a trigger's pinned search path has no = for it: of an extension, of the user, json in any form."""
+        (one,) = spelled.types([self.type.partition(" COLLATE ")[0]]).values() if self.type else (None,)
+        return one is not None and (one.schema not in (None, "pg_catalog") or one.name in WITHOUT_EQUALITY)
 
     def equals(self, one: str, other: str) -> str:
         """Compare two values of it: NULL equals NULL."""

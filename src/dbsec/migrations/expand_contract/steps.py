@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dbsec.migrations.expand_contract.place import Place
 from dbsec.migrations.expand_contract.script import Act, Bounds
-from dbsec.migrations.rules._words import ident
+from dbsec.migrations.rules._words import columns, ident
 
 _MOMENT = "ACCESS EXCLUSIVE for a moment, no row is read or written"
 CONSTRAINT = 18  # from here on NOT NULL is a constraint that can be NOT VALID
@@ -98,6 +98,14 @@ def unrequire(place: Place, column: str, name: str) -> list[Act]:
         Act(f"ALTER TABLE {place.name} ALTER COLUMN {ident(column)} DROP NOT NULL;"),
         Act(f"ALTER TABLE {place.name} DROP CONSTRAINT IF EXISTS {ident(name)};"),
     ]
+
+
+def still(place: Place, names: tuple[str, ...]) -> Act:
+    """Stop a way back where the columns are gone: there is nothing to go back to, and the proofs must stay."""
+    return Act(
+        f"SELECT {columns(names)} FROM {place.name} LIMIT 0;",
+        "stops here once the old side is gone: the rest must stay",
+    )
 
 
 def together(statements: list[str], why: str) -> Act:

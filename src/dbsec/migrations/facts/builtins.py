@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
+
+from msgspec import json
 
 if TYPE_CHECKING:
     import psycopg
@@ -82,6 +83,5 @@ def read(connection: psycopg.Connection[Any]) -> dict[str, Any]:
 def load(major: int) -> dict[str, Any]:
     """Load the lists of a major; one that was not measured gets those of the next measured one."""
     nearest = next((known for known in MEASURED if known >= major), MEASURED[-1])
-    text = Path(__file__).with_name(f"builtins{nearest}.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
+    loaded: dict[str, Any] = json.decode(Path(__file__).with_name(f"builtins{nearest}.json").read_bytes())
     return loaded

@@ -55,7 +55,8 @@ def parse(script: Script) -> Parsed:
     kept = _kept.get()
     if kept is None:
         return _parsed(script)
-    statements, unread = kept[script] = kept.pop(script, None) or _parsed(script)
+    found = kept.pop(script) if script in kept else _parsed(script)
+    statements, unread = kept[script] = found
     while len(kept) > 1 and sum(len(one.text) for one in kept) > _MOST_KEPT:
         del kept[next(iter(kept))]
     return list(statements), list(unread)

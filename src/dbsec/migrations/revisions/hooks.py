@@ -193,9 +193,9 @@ class Hooks:
 
 def _is_mended(finding: Finding, begun: Set[str]) -> bool:
     """Tell what the hooks see to: a statement in the wrong place, or what an earlier attempt has left or done."""
-    if finding.name != "refused-by-postgresql" or "already exists" not in finding.message:
-        return finding.name in _MENDED
-    return finding.where.get("file") in begun or "CONCURRENTLY" in str(finding.where.get("statement"))
+    if finding.name in _MENDED or linting.builds_what_is_there(finding):
+        return True
+    return linting.is_taken(finding) and finding.where.get("file") in begun
 
 
 def _jobs(migration: MigrationContext, revision: str) -> tuple[str, str]:

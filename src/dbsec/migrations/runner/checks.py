@@ -12,7 +12,8 @@ from psycopg.rows import tuple_row
 from dbsec.errors import ConfigError, reason
 from dbsec.migrations.runner.files import Migration, script_of
 from dbsec.migrations.runner.obstacle import Block, Obstacle
-from dbsec.migrations.runner.stepping import shown, turns_of
+from dbsec.migrations.runner.stepping import turns_of
+from dbsec.migrations.runner.words import shown
 from dbsec.migrations.statement import Statement
 from dbsec.pg import quoting
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -20,6 +20,7 @@ from dbsec.migrations.operations import (
     Truncate,
 )
 from dbsec.migrations.reading.parse import parse
+from dbsec.migrations.runner.blockers import looking
 from dbsec.migrations.runner.ledger import Dropped
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script
@@ -31,7 +32,7 @@ SELECT pg_catalog.format('ALTER TABLE %%s ADD COLUMN %%I %%s%%s;', a.attrelid::r
        pg_catalog.format_type(a.atttypid, a.atttypmod),
        coalesce(' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), ''))
   FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
- WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped
+ WHERE a.attrelid = %s::pg_catalog.oid AND a.attname = %s AND NOT a.attisdropped
 """
 _TABLE: LiteralString = """
 SELECT pg_catalog.format('CREATE TABLE %%s (%%s);', a.attrelid::regclass,
@@ -39,21 +40,21 @@ SELECT pg_catalog.format('CREATE TABLE %%s (%%s);', a.attrelid::regclass,
          pg_catalog.format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END),
          ', ' ORDER BY a.attnum))
   FROM pg_catalog.pg_attribute a
- WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid
+ WHERE a.attrelid = %s::pg_catalog.oid AND a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid
 """
 _CONSTRAINT: LiteralString = """
 SELECT pg_catalog.format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s;', conrelid::regclass, conname,
        pg_catalog.pg_get_constraintdef(oid))
-  FROM pg_catalog.pg_constraint WHERE conrelid = pg_catalog.to_regclass(%s) AND conname = %s
+  FROM pg_catalog.pg_constraint WHERE conrelid = %s::pg_catalog.oid AND conname = %s
 """
-_INDEX: LiteralString = "SELECT pg_catalog.pg_get_indexdef(pg_catalog.to_regclass(%s)) || ';'"
+_INDEX: LiteralString = "SELECT pg_catalog.pg_get_indexdef(%s::pg_catalog.oid) || ';'"
 _VIEW: LiteralString = """
 SELECT pg_catalog.format('CREATE VIEW %%s AS %%s', c.oid::regclass, pg_catalog.pg_get_viewdef(c.oid))
-  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)
+  FROM pg_catalog.pg_class c WHERE c.oid = %s::pg_catalog.oid
 """
 _TRIGGER: LiteralString = """
 SELECT pg_catalog.pg_get_triggerdef(oid) || ';' FROM pg_catalog.pg_trigger
- WHERE tgrelid = pg_catalog.to_regclass(%s) AND tgname = %s
+ WHERE tgrelid = %s::pg_catalog.oid AND tgname = %s
 """
 _FUNCTION: LiteralString = """
 SELECT pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), E'\\n') FROM pg_catalog.pg_proc p
@@ -77,9 +78,19 @@ def taken_away(connection: psycopg.Connection[Any], script: Script, schema: Sche
     for statement in parse(script)[0]:
         for operation in operations_of(statement):
             for what, name, query, values in _asked(operation, schema):
-                row = connection.execute(query, values).fetchone() if query else None
-                found.append(Dropped(what, name, (row[0] if row else None) or ""))
+                found.append(Dropped(what, name, _definition(connection, query, values) if query else ""))
     return found
+
+
+def _definition(connection: psycopg.Connection[Any], query: LiteralString, values: Sequence[Any]) -> str:
+    """Ask for it with every name qualified: nobody knows which search_path will put it back."""
+    first, *rest = values
+    if query is not _FUNCTION:
+        row = connection.execute("SELECT pg_catalog.to_regclass(%s)::pg_catalog.oid", [first]).fetchone()
+        first = row[0] if row else None
+    with looking(connection) as cursor:
+        row = cursor.execute(query, [first, *rest]).fetchone()
+    return (row[0] if row else None) or ""
 
 
 Asked = tuple[str, str, LiteralString, list[Any]]

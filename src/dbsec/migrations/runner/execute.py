@@ -17,6 +17,7 @@ from dbsec.migrations.runner.limits import Limits
 from dbsec.migrations.runner.pursuit import Told
 from dbsec.migrations.runner.turn import Around, Ran, Run
 from dbsec.migrations.runner.waiting import watching
+from dbsec.migrations.runner.words import shown
 from dbsec.progress import Progress, Silent
 
 __all__ = [
@@ -59,7 +60,7 @@ def execute(
         raise UsageError(f"'{classified.place}' belongs to a block: it is run together")
     major = session.require(connection, limits)
     run = Run(connection, [classified], limits, around, told, progress, clock, major)
-    progress.step(f"{classified.place}: {classified.kind}, {classified.why}")
+    progress.step(f"{classified.place}: {shown(classified.statement)}: {classified.kind}, {classified.why}")
     with watching(watch if classified.kind in _WAITS else None, connection.info.backend_pid, told):
         if classified.kind is Kind.SESSION:
             return outside.plain(run)
@@ -82,6 +83,7 @@ def execute_together(
     ``around`` and errors as for ``execute``. Errors: ``UsageError`` for a block without an end.
     """
     major = session.require(connection, limits)
-    progress.step(f"{block[0].place}: a block of {len(block)} statements")
+    body = ", ".join(shown(one.statement) for one in block[1:4])
+    progress.step(f"{block[0].place}: a block of {len(block)} statements: {body} …")
     with watching(watch, connection.info.backend_pid, told):
         return Run(connection, list(block), limits, around, told, progress, clock, major).chase()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,6 +14,9 @@ from dbsec.migrations.runner.obstacle import Block, Obstacle
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread
 from dbsec.migrations.suppress import suppress
+
+# The runner and the hooks set lock_timeout and statement_timeout for each statement.
+_TIMEOUTS = frozenset({"no-lock-timeout"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +31,37 @@ class Linted:
         return [*errors(self.findings), *map(_not_judged, self.unread)]
 
 
-def judged(scripts: Sequence[Script], schema: Schema, *, major: int, waived: str, today: date) -> Linted:
+def judged(
+    scripts: Sequence[Script], schema: Schema, *, major: int, waived: str, today: date, begun: Set[str] = frozenset()
+) -> Linted:
     """Lint scripts as one release; ``schema`` is changed. ``waived``: a waiver file, "" for the one in this folder.
 
-    Errors: ``ConfigError`` for a waiver file that cannot be read.
+    ``begun``: paths of files that were interrupted, whose indexes may be there. Errors: ``ConfigError`` for a waiver
+    file that cannot be read.
     """
+    broken = {index.name for table in schema.tables.values() for index in table.indexes.values() if not index.valid}
     result = lint(scripts, schema=schema, options=Options(major=major))
     rules = all_rules()
     kept = suppress(result, scripts, rules=rules, chosen=rules, entries=_entries(waived), today=today)
-    return Linted((*kept.result.findings, *kept.own), tuple(result.unread))
+    found = (one for one in kept.result.findings if not _is_settled(one, broken, begun))
+    return Linted((*found, *kept.own), tuple(result.unread))
+
+
+def builds_what_is_there(finding: Finding) -> bool:
+    """Tell what whoever runs CONCURRENTLY sees to where an earlier attempt left it: the index is there."""
+    return is_taken(finding) and "CONCURRENTLY" in str(finding.where.get("statement")).upper()
+
+
+def is_taken(finding: Finding) -> bool:
+    """Tell whether what a statement makes is there already."""
+    return finding.name == "refused-by-postgresql" and "already exists" in finding.message
+
+
+def _is_settled(finding: Finding, broken: Set[str], begun: Set[str]) -> bool:
+    if finding.name in _TIMEOUTS:
+        return True
+    known = finding.where.get("file") in begun or any(f'"{name}"' in finding.message for name in broken)
+    return known and builds_what_is_there(finding)
 
 
 def errors(findings: Sequence[Finding]) -> list[Obstacle]:

@@ -16,6 +16,7 @@ class Block(StrEnum):
     INTERRUPTED = "interrupted"
     LINT = "lint"
     BLOCKING = "blocking"
+    READ_ONLY = "read-only"
     NOT_INSTALLED = "not-installed"
     NOT_VERIFIED = "backfill-not-verified"
     OLD_RELEASE = "old-release-seen"

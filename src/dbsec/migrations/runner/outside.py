@@ -14,6 +14,10 @@ from dbsec.migrations.runner.invalid import Care
 from dbsec.migrations.runner.pursuit import Pursuit
 from dbsec.migrations.runner.turn import Ran, Run
 
+# a database, an object (a tablespace, a subscription, a slot), a relation
+_THERE = frozenset({"42P04", "42710", "42P07"})
+_GONE = frozenset({"3D000", "42704", "42P01"})
+
 
 def plain(run: Run) -> Ran:
     """Run a statement for the session as it stands there."""
@@ -41,7 +45,7 @@ def alone(run: Run, *, again: bool) -> Ran:
         with session.holding(run.connection, settings):
             care.before()
             with run.around():
-                ran = Ran(0.0, already=True, turns=0) if care.already else _outside(run, one, care, pursuit)
+                ran = Ran(0.0, already=True, turns=0) if care.already else _outside(run, one, care, pursuit, again)
                 care.after()
     except psycopg.Error as exc:
         run.ended(exc)
@@ -49,7 +53,7 @@ def alone(run: Run, *, again: bool) -> Ran:
     return ran
 
 
-def _outside(run: Run, one: Classified, care: Care, pursuit: Pursuit) -> Ran:
+def _outside(run: Run, one: Classified, care: Care, pursuit: Pursuit, again: bool) -> Ran:
     text, tries = (care.instead or one.statement.text).encode(), 0
     while True:
         while one.kind is not Kind.CONCURRENT and not pursuit.clear(all_of_them=True):
@@ -64,11 +68,24 @@ def _outside(run: Run, one: Classified, care: Care, pursuit: Pursuit) -> Ran:
             tries += 1
             commits = one.statement.kind in ("DoStmt", "CallStmt")  # a part of it is there already
             if commits or not locking.is_refusal(exc) or tries > run.limits.retries:
-                raise failures.failed(exc, one.place, hint=left) from None
+                hint = left or (_begun_before(exc) if again else "")
+                raise failures.failed(exc, one.place, hint=hint) from None
             pursuit.refused(pause_s=run.pause_s(tries))
             continue
         seconds = run.clock.monotonic() - began
         return Ran(seconds, waited, run.turns, run.turns, seconds, tuple(pursuit.cancelled), tuple(care.repaired))
+
+
+def _begun_before(exc: psycopg.Error) -> str:
+    """Say what to do where a statement without IF EXISTS was begun by a run that was killed: it may have ended since."""
+    state = exc.sqlstate or ""
+    if state in _THERE:
+        return (
+            "an earlier run began it: if it is as asked for, take the statement out of the file, else DROP it; resume"
+        )
+    if state in _GONE:
+        return "an earlier run began it, and it is gone: take the statement out of the file; resume"
+    return ""
 
 
 def _until_free(run: Run, table: int) -> None:

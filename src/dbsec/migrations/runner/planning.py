@@ -18,7 +18,7 @@ from dbsec.findings import Finding
 from dbsec.migrations.effects.model import Effect, LockMode, Task, Work
 from dbsec.migrations.names import Name
 from dbsec.migrations.reading.parse import once
-from dbsec.migrations.runner import disk, judging, ledger, linting, standing
+from dbsec.migrations.runner import disk, judging, ledger, linting, session, standing
 from dbsec.migrations.runner.classify import Classified, Kind, bodies_of, classify
 from dbsec.migrations.runner.estimate import Cost, Server
 from dbsec.migrations.runner.files import FileKind, Migration, script_of
@@ -26,8 +26,9 @@ from dbsec.migrations.runner.ledger import State
 from dbsec.migrations.runner.obstacle import Block, Obstacle
 from dbsec.migrations.runner.releases import Seen
 from dbsec.migrations.runner.standing import Standing
-from dbsec.migrations.runner.stepping import Machine, runnable, shown
+from dbsec.migrations.runner.stepping import Machine, runnable
 from dbsec.migrations.runner.target import Asked, Target
+from dbsec.migrations.runner.words import shown
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script
@@ -98,12 +99,16 @@ def plan(target: Target, asked: Asked) -> Plan:
     made = Plan()
     with once(), target.connect() as connection:
         installed = (own.installed(connection) or 0) >= ledger.NEEDS
+        unwritable = session.unwritable(connection)
         if installed:
             made.seen = judging.look(target, connection)
         connection.execute("SET default_transaction_read_only = on")
         now = standing.of(target.folder, ledger.read(connection))
         todo = standing.before(now.pending, to=asked.to, phase=asked.phase)
         _Planner(target, asked, connection, now, made).plan(todo)
+    if unwritable is not None:
+        found = Obstacle(Block.READ_ONLY, unwritable.message, unwritable.hint, unknown=True)
+        made.obstacles.insert(0, found)
     if not installed:
         hint = "dbsec db install --dsn REF --user ROLE --apply"
         made.obstacles.insert(0, Obstacle(Block.NOT_INSTALLED, "schema 'dbsec' is not installed here", hint))
@@ -179,7 +184,7 @@ class _Planner:
         if not scripts:
             return
         today, waived = self.target.clock.now().date(), self.target.settings.waivers
-        linted = linting.judged(scripts, schema, major=self._major, waived=waived, today=today)
+        linted = linting.judged(scripts, schema, major=self._major, waived=waived, today=today, begun=self.now.begun)
         self.made.findings += linted.findings
         self.made.obstacles += linted.obstacles()
 

@@ -10,7 +10,7 @@ from dbsec.errors import ApplyError, UsageError
 from dbsec.migrations import tree
 from dbsec.migrations.runner.classify import TIMEOUTS
 from dbsec.migrations.script import Script
-from dbsec.migrations.statement import Node, Statement
+from dbsec.migrations.statement import Node, Origin, Statement
 
 _BEGINS = ("TRANS_STMT_BEGIN", "TRANS_STMT_START")
 _ENDS = ("TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK", "TRANS_STMT_PREPARE")
@@ -65,7 +65,7 @@ def refusals(groups: Sequence[Group]) -> Iterator[Refusal]:
         yield from _control(group)
         for one in group.inner:
             yield from _of_session(one)
-            yield from _set_in_block(one, group, later)
+            yield from _set_inside(one, later)
             yield from _temporary(one, group, later)
 
 
@@ -138,12 +138,24 @@ def _utf8(node: Node) -> bool:
     return all(re.sub(r"\W|_", "", one).upper() in ("UTF8", "UNICODE") for one in said)
 
 
-def _set_in_block(one: Statement, group: Group, later: Sequence[Group]) -> Iterator[Refusal]:
-    """SET in a block lasts past its COMMIT; a run that resumes after it would not run the block, and lack it."""
-    lasts = one.kind == "VariableSetStmt" and not one.node.get("is_local") and group.is_block and bool(later)
-    if lasts and one.node.get("name", "") not in TIMEOUTS and one.node.get("kind") != "VAR_SET_MULTI":
-        why = "SET lasts past its block, and a run that resumes after the block lacks it"
-        yield Refusal(one, why, "SET LOCAL, or SET before BEGIN")
+def lasting(block: Sequence[Statement]) -> list[Statement]:
+    """List the SET of a block that was committed which outlast it: whoever resumes after it needs them too."""
+    if _act(block[-1]) != "TRANS_STMT_COMMIT":
+        return []
+    undone = max((at for at, one in enumerate(block) if _act(one) == "TRANS_STMT_ROLLBACK_TO"), default=-1)
+    return [one for one in block[undone + 1 :] if _lasts(one)]
+
+
+def _lasts(one: Statement) -> bool:
+    node = one.node
+    return one.kind == "VariableSetStmt" and not node.get("is_local") and node.get("kind") != "VAR_SET_MULTI"
+
+
+def _set_inside(one: Statement, later: Sequence[Group]) -> Iterator[Refusal]:
+    """SET in the body of a DO lasts past it; a run that resumes after it does not run the body."""
+    if one.origin is not Origin.DIRECT and later and _lasts(one) and one.node.get("name") not in TIMEOUTS:
+        why = "SET lasts past its DO, and a run that resumes after it lacks it"
+        yield Refusal(one, why, "SET LOCAL, or SET in a statement of its own")
 
 
 def _temporary(one: Statement, group: Group, later: Sequence[Group]) -> Iterator[Refusal]:

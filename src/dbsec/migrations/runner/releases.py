@@ -109,12 +109,16 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of the releases: the looks taken just now by server, all sightings, and since when we look."""
+    """What is known of the releases: the looks taken just now by server, all sightings, and since when we look.
+
+    ``unrecorded``: why the look at the primary was not recorded; "" where it was.
+    """
 
     looks: Mapping[str, Look]
     sightings: tuple[Sighting, ...] = ()
     observed: Mapping[str, Observed] = field(default_factory=dict)
     now: datetime | None = None
+    unrecorded: str = ""
 
 
 def look(connection: psycopg.Connection[Any]) -> Look:
@@ -147,13 +151,17 @@ def observe(
         with reach() as other:
             looks[reference] = look(other)
     # who may only read (a standby, a role that plans) still looks; the time is then not observed by it
-    with contextlib.suppress(errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction), connection.transaction():
-        for server, seen in looks.items():
-            if not seen.hidden:
-                _record(connection, server, seen)
+    unrecorded = "sessions are hidden from our role: GRANT pg_read_all_stats" if looks[PRIMARY].hidden else ""
+    try:
+        with connection.transaction():
+            for server, seen in looks.items():
+                if not seen.hidden:
+                    _record(connection, server, seen)
+    except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as exc:
+        unrecorded = str(exc.diag.message_primary)
     sightings = tuple(Sighting(*row) for row in connection.execute(_SIGHTINGS))
     observed = {server: _observed(connection, server, gap) for server in looks}
-    return Seen(looks, sightings, observed, observed[PRIMARY].now)
+    return Seen(looks, sightings, observed, observed[PRIMARY].now, unrecorded)
 
 
 def _look(connection: psycopg.Connection[Any], act_as: LiteralString | None) -> Look:

@@ -19,6 +19,9 @@ _SAVED: LiteralString = """
 SELECT name, pg_catalog.current_setting(name), source OPERATOR(pg_catalog.=) 'session'
   FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY (%s)
 """
+_WRITABLE: LiteralString = """
+SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only'), session_user
+"""
 
 
 def require(connection: psycopg.Connection[Any], limits: Limits) -> int:
@@ -53,6 +56,31 @@ def need_utf8(connection: psycopg.Connection[Any]) -> None:
             f"client_encoding of the session is {client}, and statements are sent as UTF-8",
             hint="PGCLIENTENCODING=UTF8, or client_encoding='utf8' where the connection is opened",
         )
+
+
+def unwritable(connection: psycopg.Connection[Any]) -> ConnectError | None:
+    """Say why nothing can be written here: a standby, or a login that only reads; None where it can."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(_WRITABLE, prepare=False).fetchone()
+    assert row is not None
+    standby, read_only, user = row
+    where = f"{connection.info.host}:{connection.info.port}"
+    if standby:
+        message = f"the server at {where} is a standby (in recovery), on which nothing can be written"
+        return ConnectError(
+            message, sqlstate="25006", hint="the DSN of the primary; target_session_attrs=primary in it"
+        )
+    if read_only == "off":
+        return None
+    message = f"sessions of '{user}' only read here (default_transaction_read_only = on)"
+    hint = f"another login; or ALTER ROLE {user} RESET default_transaction_read_only, where it is set for the role"
+    return ConnectError(message, sqlstate="25006", hint=hint)
+
+
+def end_with_client(connection: psycopg.Connection[Any]) -> None:
+    """Let the server end what it runs for us once we are gone: an index build would go on for hours for nobody."""
+    with suppress(psycopg.errors.InvalidParameterValue):  # a server's system that cannot see it
+        connection.execute("SET client_connection_check_interval = '2s'", prepare=False)
 
 
 def _backend(connection: psycopg.Connection[Any]) -> int:

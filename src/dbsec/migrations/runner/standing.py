@@ -35,6 +35,12 @@ class Standing:
         """What was begun and did not end."""
         return [entry for entry in self.entries.values() if entry.state.interrupted]
 
+    @property
+    def begun(self) -> frozenset[str]:
+        """Paths of the files that were begun and did not end."""
+        known = (self.migrations.get(entry.number) for entry in self.interrupted)
+        return frozenset(str(one.path) for one in known if one is not None)
+
     def misfits(self, *, out_of_order: bool = False) -> Iterator[Obstacle]:
         """Yield the files that were edited, deleted, or added before one that is applied."""
         for number, entry in self.entries.items():

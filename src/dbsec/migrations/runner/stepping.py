@@ -16,11 +16,12 @@ from dbsec.errors import ApplyError, UsageError
 from dbsec.journal import Journal, Observer, PostgresStore
 from dbsec.migrations.reading import lexer
 from dbsec.migrations.reading.parse import parse
-from dbsec.migrations.runner import refusing
+from dbsec.migrations.runner import refusing, session
 from dbsec.migrations.runner.classify import Classified, Kind, bodies_of, classify, turns
 from dbsec.migrations.runner.execute import Ran, execute, execute_together
 from dbsec.migrations.runner.files import FileKind, Migration, script_of
 from dbsec.migrations.runner.limits import Limits
+from dbsec.migrations.runner.words import shown
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.script import Script
 from dbsec.migrations.statement import Origin, Statement
@@ -30,7 +31,6 @@ Connect = Callable[[], psycopg.Connection[Any]]
 
 # What a file has SET must not reach the next one; a role that the login sets by itself comes back.
 _RESETS: tuple[LiteralString, ...] = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
-_BEFORE_VALUES = re.compile(r"['$]")
 _PATIENCE_S = 10.0  # for the backend of a runner that was killed to notice it
 
 
@@ -77,6 +77,7 @@ class Machine:
             left = _left(script, all_turns, ended)
             classified = self._classified(remaining(script, all_turns, left))
             pairs = list(zip(left, turns(classified), strict=True))  # before the first is run
+            session.end_with_client(self.connection)
             try:
                 return [self._take(turn, parts, journal, again=turn.name in ended) for turn, parts in pairs]
             finally:
@@ -111,8 +112,6 @@ class Machine:
 
     def _take(self, turn: Turn, parts: tuple[Classified, ...], journal: Journal, *, again: bool) -> Did:
         first = parts[0]
-        if first.kind is not Kind.SESSION:
-            self.progress.step(f"{first.place}: {shown(first.statement)}")
         options: dict[str, Any] = {"progress": self.progress, "clock": self.clock}
         if len(parts) > 1:
             ran = execute_together(
@@ -188,16 +187,23 @@ def not_done(all_turns: Sequence[Turn], ended: dict[str, str], path: str) -> lis
 def _left(script: Script, all_turns: Sequence[Turn], ended: dict[str, str]) -> list[Turn]:
     left = not_done(all_turns, ended, script.path)
     refusing.check_partly_done(script, [(turn.name, turn.statements) for turn in all_turns], ended)
-    return left
+    names = {turn.name for turn in left}
+    return [part for turn in all_turns for part in ([turn] if turn.name in names else _set_again(turn))]
+
+
+def _set_again(done: Turn) -> list[Turn]:
+    """What a block that is done has SET for what follows; it is no step of the journal."""
+    return [Turn("", (one,)) for one in refusing.lasting(done.statements)] if len(done.statements) > 1 else []
 
 
 def remaining(script: Script, all_turns: Sequence[Turn], left: Collection[Turn]) -> Script:
     """Blank the statements that are done, lines kept: the schema that is read has them already."""
-    if all(turn in left for turn in all_turns):
+    kept = {id(statement) for turn in left for statement in turn.statements}
+    if len(kept) == sum(len(turn.statements) for turn in all_turns):
         return script
     text = script.text
     begins = [begin for begin, _ in lexer.cut(text)]  # not any place: a comment before may hold the same words
-    statements = [(statement, turn not in left) for turn in all_turns for statement in turn.statements]
+    statements = [(statement, id(statement) not in kept) for turn in all_turns for statement in turn.statements]
     if len(begins) != len(statements) or not all(map(text.startswith, (one.text for one, _ in statements), begins)):
         raise UsageError(f"'{script.path}' cannot be cut into its statements", hint="report it with the file")
     for (statement, done), start in zip(statements, begins, strict=True):
@@ -205,11 +211,6 @@ def remaining(script: Script, all_turns: Sequence[Turn], left: Collection[Turn])
             blank = re.sub(r"[^\n]", " ", statement.text)
             text = text[:start] + blank + text[start + len(blank) :]
     return replace(script, text=text)
-
-
-def shown(statement: Statement) -> str:
-    """Say a statement in its first words, without a value."""
-    return " ".join(_BEFORE_VALUES.split(statement.text, maxsplit=1)[0].split())[:80]
 
 
 def _name(number: int, group: Sequence[Statement]) -> str:

@@ -13,6 +13,7 @@ import psycopg
 from dbsec.backfill import Job
 from dbsec.backfill.worker import Waits
 from dbsec.clock import SYSTEM, Clock
+from dbsec.errors import ConnectError
 from dbsec.journal import Observer
 from dbsec.migrations.reading.parse import once
 from dbsec.migrations.runner import session
@@ -49,15 +50,36 @@ class Target:
     def machine(self, *, wait_s: float = 0) -> Iterator[Machine]:
         """Open the one session that runs statements, with the lock of the only runner.
 
-        Errors: ``ApplyError`` where schema dbsec is not installed; ``ConnectError`` where a pooler stands between;
+        Errors: ``ApplyError`` where schema dbsec is not installed; ``ConnectError`` where a pooler stands between,
+        where nothing can be written (a standby), and where the session is lost between two statements;
         ``GaveUp`` where another runner is at work.
         """
         limits = self.settings.runner
         with once(), self.connect() as connection:
             session.require(connection, limits)
             own.require(connection, NEEDS)
-            with alone(connection, wait_s=wait_s, progress=self.progress, clock=self.clock):
+            if (unwritable := session.unwritable(connection)) is not None:
+                raise unwritable
+            with (
+                _told_where_lost(connection),
+                alone(connection, wait_s=wait_s, progress=self.progress, clock=self.clock),
+            ):
                 yield Machine(connection, self.connect, limits, self.progress, self.clock, self.observer)
+
+
+@contextmanager
+def _told_where_lost(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Say that the server is away where no statement of a file was at work that says so itself."""
+    try:
+        yield
+    except psycopg.Error as exc:
+        if not (connection.closed or connection.broken):
+            raise
+        raise ConnectError(
+            "the connection was lost between two statements: the server is away, or it has ended our session",
+            sqlstate=exc.sqlstate,
+            hint="dbsec migrate resume, once the server answers",
+        ) from exc
 
 
 @dataclass(frozen=True, slots=True)

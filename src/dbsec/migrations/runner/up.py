@@ -75,7 +75,7 @@ class Runner:
         """Lint all of ``todo``, then run one after the other until something stands in the way."""
         left = {one: self._unbegun(now, one) if one.kind is FileKind.SQL else None for one in todo}
         scripts = [script for script in left.values() if script is not None]
-        if self.refused(None, self._linted(scripts)):
+        if self.refused(None, self._linted(scripts, now)):
             return
         runnable(todo)
         if self.refused(None, self._disk(now, left)):
@@ -102,7 +102,7 @@ class Runner:
         self.target.progress.step(f"forced: {told}")
         return False
 
-    def _linted(self, scripts: Sequence[Script]) -> list[Obstacle]:
+    def _linted(self, scripts: Sequence[Script], now: Standing) -> list[Obstacle]:
         if not scripts:
             return []
         connection = self.machine.connection
@@ -112,6 +112,7 @@ class Runner:
             major=connection.info.server_version // 10000,
             waived=self.target.settings.waivers,
             today=self.target.clock.now().date(),
+            begun=now.begun,
         )
         self.outcome.warnings += [one for one in linted.findings if one.severity is not Severity.ERROR]
         return linted.obstacles()

@@ -22,6 +22,7 @@ from dbsec.migrations import horizon
 from dbsec.migrations.effects.model import LockMode
 from dbsec.migrations.names import Name
 from dbsec.migrations.rewrite import Rewritten, cleaned
+from dbsec.migrations.runner import locking
 from dbsec.migrations.runner.limits import Limits
 from dbsec.migrations.runner.pursuit import Told
 from dbsec.migrations.shadow import copying, facts, making, swapping
@@ -108,11 +109,9 @@ class _Rewriting:
     def make(self) -> None:
         """Make the shadow and let it follow, unless an earlier run has."""
         found, connection = self._facts, self._connection
-        if why := refusals(connection, found.name):
-            raise ApplyError(
-                f"'{found.name}' is not written anew online, for it has {'; '.join(why)}",
-                hint=f"dbsec migrate rewrite {found.name} --in-window",
-            )
+        self._check_allowed()
+        copying.check(connection, found)
+        horizon.holders(connection)  # whether this role sees them, before hours of copying
         self._check_same()
         if facts.oid_of(connection, found.shadow) is None:
             self._progress.step(f"making '{found.shadow}'")
@@ -161,9 +160,11 @@ class _Rewriting:
     def _follow(self) -> None:
         self._check_same()
         _run(self._connection, making.keeping(self._facts))
+        self._try()
 
     def _exchange(self) -> None:
         self._check_same()
+        self._check_allowed()
         shadow = str(self._facts.shadow)
         identity = [row[0] for row in self._facts.columns if row[3]]
         own = "SELECT pg_catalog.pg_get_serial_sequence(%s, %s)"
@@ -171,6 +172,26 @@ class _Rewriting:
         bare = {row[0]: self._one(_BARE, row[7]) for row in self._facts.columns if row[3]}
         acts = [*swapping.swap(self._facts, sequences), *swapping.renamed_sequences(self._facts, sequences, bare)]
         _run(self._connection, acts)
+
+    def _try(self) -> None:
+        """Prove that the triggers do not fail, before anybody else's statement fires them."""
+        try:
+            _run(self._connection, making.trial(self._facts))
+        except psycopg.Error as exc:
+            if locking.is_refusal(exc):
+                raise
+            raise ApplyError(
+                f"the service's writes of '{self._facts.name}' would fail in the triggers: {exc.diag.message_primary}",
+                hint=f"the owner '{self._facts.owner}' writes with search_path = pg_catalog, pg_temp; or --in-window",
+            ) from exc
+
+    def _check_allowed(self) -> None:
+        name = self._facts.name
+        if why := refusals(self._connection, name):
+            raise ApplyError(
+                f"'{name}' is not written anew online, for it has {'; '.join(why)}",
+                hint=f"dbsec migrate rewrite {name} --in-window",
+            )
 
     def _check_same(self) -> None:
         """Refuse to go on for a table that is no longer what the shadow was made for."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.sql import Composable
 
 from dbsec.backfill import session, target, windows
 from dbsec.backfill.job import Job
@@ -15,14 +16,22 @@ from dbsec.backfill.target import Target
 from dbsec.backfill.windows import Page, Window
 from dbsec.backfill.worker import Waits
 from dbsec.clock import Clock
+from dbsec.migrations.names import Name
 from dbsec.migrations.shadow.facts import Facts
-from dbsec.migrations.shadow.making import listed, named
 from dbsec.progress import Progress
 from dbsec.retry import retry
 
 _BATCH = 2000
 _TRIES_S = 600
 _AGAIN = (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled)
+
+
+def check(connection: psycopg.Connection[Any], facts: Facts) -> None:
+    """Check that its rows can be walked by its key. Errors: ``UsageError``; ``ApplyError`` where rows are hidden."""
+    job = _job(facts)
+    with connection.transaction():
+        session.settle(connection, job, Limits())
+        target.find(connection, job)
 
 
 def copied(
@@ -61,7 +70,7 @@ def differing(connection: psycopg.Connection[Any], facts: Facts, *, progress: Pr
     wrong = 0
     for page in _pages(connection, facts, found, last, None, progress):
         inside = windows.inside(found, page.window)
-        names = listed([row[0] for row in facts.columns])
+        names = _listed([row[0] for row in facts.columns])
         query = sql.SQL(
             "SELECT count(*) FROM (SELECT {key}, ROW({all})::text AS row FROM {table} WHERE {inside}) AS one"
             " FULL JOIN (SELECT {key}, ROW({all})::text AS row FROM {shadow} WHERE {inside}) AS other USING ({key})"
@@ -69,8 +78,8 @@ def differing(connection: psycopg.Connection[Any], facts: Facts, *, progress: Pr
         ).format(
             key=windows.columns(found),
             all=names,
-            table=named(facts.name),
-            shadow=named(facts.shadow),
+            table=_named(facts.name),
+            shadow=_named(facts.shadow),
             inside=inside.text,
         )
         with connection.transaction():
@@ -107,9 +116,9 @@ def _copy(connection: psycopg.Connection[Any], facts: Facts, found: Target, page
         "INSERT INTO {shadow} ({columns}) OVERRIDING SYSTEM VALUE"
         " SELECT {columns} FROM ONLY {table} WHERE {inside} ORDER BY {key} FOR KEY SHARE ON CONFLICT ({key}) DO NOTHING"
     ).format(
-        shadow=named(facts.shadow),
-        columns=listed(facts.written),
-        table=named(facts.name),
+        shadow=_named(facts.shadow),
+        columns=_listed(facts.written),
+        table=_named(facts.name),
         inside=inside.text,
         key=windows.columns(found),
     )
@@ -121,12 +130,21 @@ def _copy(connection: psycopg.Connection[Any], facts: Facts, found: Target, page
 def _last(connection: psycopg.Connection[Any], found: Target) -> list[str] | None:
     back = sql.SQL(", ").join(sql.SQL("{} DESC").format(column.identifier) for column in found.key)
     query = sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT 1").format(windows.texts(found), found.identifier, back)
-    row = connection.execute(query).fetchone()
+    row = connection.execute(query, []).fetchone()  # its names are for a query with placeholders
     return list(row[0]) if row is not None else None
+
+
+def _named(name: Name) -> Composable:
+    return target.named(name.schema or "public", name.name)
+
+
+def _listed(names: Sequence[str]) -> Composable:
+    return sql.SQL(", ").join(target.named(name) for name in names)
 
 
 def _job(facts: Facts) -> Job:
     """What the windows of a backfill want to know: table and key. No backfill is run."""
     key = tuple('"' + name.replace('"', '""') + '"' for name in facts.key_names)
     quoted = ".".join('"' + part.replace('"', '""') + '"' for part in facts.name if part)
-    return Job(name=f"rewrite {facts.name}", table=quoted, key=key, set=f"{key[0]} = {key[0]}")
+    homes = tuple(dict.fromkeys(home for _, _, home in facts.key if home != "pg_catalog"))
+    return Job(name=f"rewrite {facts.name}", table=quoted, key=key, set=f"{key[0]} = {key[0]}", search_path=homes)

@@ -28,6 +28,7 @@ class Facts:
     oid: int
     table: Rows
     columns: Rows
+    details: Rows
     key: Rows
     indexes: Rows
     keys: Rows
@@ -52,7 +53,7 @@ class Facts:
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        return tuple(name for (name,) in self.key)
+        return tuple(row[0] for row in self.key)
 
     @property
     def digest(self) -> str:

@@ -66,7 +66,10 @@ def plan(place: Place, ask: Ask) -> Change:
     )
 
 
-_CHECKED = ": a function (--check) that decrypts and compares proves that the key was the right one"
+_UNCHECKED = """
+check = "module:function" is to be added (--check), where the same value is encrypted to another one each time: a
+verification asks it of each encrypted row, and without it makes the values again and compares. It decrypts and compares.
+"""
 _BACK = """
 The way back of expand of {table}.{cipher}, once no release writes it. Rows that have {cipher} alone stop it before
 anything is dropped: decrypt them first.
@@ -95,13 +98,12 @@ def _backfill(place: Place, ask: Ask, old: str) -> str:
     wanting = [cipher, *([ident(ask.lookup)] if ask.lookup else [])]
     empty = " OR ".join(f"{name} IS NULL" for name in wanting)
     about = f"Encrypts {plain} of {place.name} into {', '.join(wanting)}, in a process that has the key."
-    check = ask.check or " AND ".join(f"{name} IS NOT NULL" for name in wanting)
+    checked = ["# what a verification asks of each encrypted row", f"check = {json.dumps(ask.check)}"]
     lines = [
         f"python = {json.dumps(ask.python)}",
         f"columns = {json.dumps([plain])}",
         f"where = {json.dumps(f'{plain} IS NOT NULL AND ({empty})')}",
         f"scope = {json.dumps(f'{plain} IS NOT NULL')}",
-        "# what a verification asks of each row" + _CHECKED * (not ask.check),
-        f"check = {json.dumps(check)}",
+        *(checked if ask.check else [comment(_UNCHECKED, "#")]),
     ]
     return mapped.backfill_text(place, about, lines)

@@ -46,5 +46,25 @@ UNION ALL SELECT 'an index to cluster by', indexrelid::pg_catalog.regclass::text
            WHERE indrelid = %(oid)s AND indisclustered
 UNION ALL SELECT 'a right that its owner did not grant', privilege_type FROM t, pg_catalog.aclexplode(relacl)
            WHERE grantor <> relowner
+UNION ALL SELECT 'a right to a column that its owner did not grant', a.attname FROM t
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid, pg_catalog.aclexplode(a.attacl)
+           WHERE grantor <> relowner
+UNION ALL SELECT 'rows of a subscription', '' FROM pg_catalog.pg_subscription_rel WHERE srrelid = %(oid)s
+UNION ALL SELECT DISTINCT 'a sequence that something else uses too',
+                 pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+            FROM pg_catalog.pg_depend s
+            JOIN pg_catalog.pg_depend d ON d.refclassid = s.classid AND d.refobjid = s.objid AND d.deptype = 'n'
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = %(oid)s AND a.attnum = s.refobjsubid
+           WHERE s.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.refobjid = %(oid)s
+             AND s.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.deptype IN ('a', 'i')
+             AND a.attidentity <> ''
+UNION ALL SELECT 'a column with two sequences', a.attname FROM pg_catalog.pg_depend d
+            JOIN pg_catalog.pg_class q ON q.oid = d.objid AND q.relkind = 'S'
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+           WHERE d.refobjid = %(oid)s AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+           GROUP BY a.attname HAVING pg_catalog.count(*) > 1
+UNION ALL SELECT 'a trigger of another table', tgname FROM pg_catalog.pg_trigger
+           WHERE tgconstrrelid = %(oid)s AND NOT tgisinternal
 UNION ALL SELECT 'no primary key', '' FROM t WHERE NOT EXISTS (
                  SELECT FROM pg_catalog.pg_constraint WHERE conrelid = %(oid)s AND contype = 'p')

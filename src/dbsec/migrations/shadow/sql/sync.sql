@@ -5,8 +5,13 @@ BEGIN
     TRUNCATE {shadow};
     RETURN NULL;
   END IF;
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND ({new_key}) IS DISTINCT FROM ({old_key})) THEN
-    DELETE FROM {shadow} WHERE ({key}) = ({old_key});
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND ROW({new_key})::record *<> ROW({old_key})::record) THEN
+    DELETE FROM {shadow} WHERE {is_old};
+    -- an old snapshot may not see a row that was copied since: then this is refused (40001), and no ghost stays
+    IF NOT FOUND AND current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+      INSERT INTO {shadow} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({old_values}) ON CONFLICT ({key}) DO NOTHING;
+      DELETE FROM {shadow} WHERE {is_old};
+    END IF;
   END IF;
   IF TG_OP <> 'DELETE' THEN
     INSERT INTO {shadow} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values})

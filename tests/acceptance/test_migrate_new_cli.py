@@ -105,7 +105,8 @@ def test_encrypt_a_column_from_the_files_to_the_last_byte(run: Run, database: An
 
 def test_a_rename_goes_forth_and_back_by_the_runner(run: Run, database: Any, tmp_path: Path) -> None:
     new = ("new", "expand-contract", "rename-column", "--table", "app.users", "--old", "phone", "--new", "mobile")
-    run(*new, "--dsn", "env:DSN")
+    told = run(*new, "--dsn", "env:DSN").stderr
+    assert "next: dbsec migrate plan db/migrations --dsn env:DSN\n" in told  # as it stands there, it runs
     run("lint", "db/migrations", "--dsn", "env:DSN")
     run("up", "--dsn", "env:DSN", "--phase", "backfill")
     with connect(database.conninfo) as session:

@@ -4,10 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec import Struct
+
+from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.operations import Operation, TransactionControl
+from dbsec.migrations.reading.parse import parse
+from dbsec.migrations.script import Script, Unread
 from dbsec.migrations.statement import Statement
 
 Act = tuple[Statement, Operation]
+TOO_DEEP = "an expression is nested too deeply to be judged"
+
+
+class Read(Struct):
+    """A script, read: ``unread`` is what could not be, ``number`` counts its statements."""
+
+    acts: list[Act]
+    number: int
+    unread: list[Unread]
+
+
+def read(script: Script) -> Read:
+    """Read a script's statements and tell what each does."""
+    statements, unread = parse(script)
+    acts: list[Act] = []
+    for statement in statements:
+        try:
+            acts += [(statement, operation) for operation in operations_of(statement)]
+        except RecursionError:
+            unread.append(too_deep(statement))
+    return Read(acts, len(statements), unread)
+
+
+def too_deep(statement: Statement) -> Unread:
+    """Tell that a statement takes more levels than Python has."""
+    return Unread(statement.script.path, statement.line, TOO_DEEP)
 
 
 class Window(Sequence[Act]):

@@ -17,6 +17,8 @@ from dbsec.errors import UsageError
 
 BYPASS = "dbsec_dual_write"  # an execution option: False lets a statement pass as it is
 _WRITES = re.compile(r"\b(?:insert|update|merge|copy)\b", re.IGNORECASE)
+# INSERT and COPY without a list of columns name none, and write every one; only COPY ... TO reads
+_UNLISTED = r'\b(?:insert\s+into|copy)\s+(?:[\w"]+\s*\.\s*)?"?{}"?\s+(?:as\s+\w+\s+)?(?:values|select|with|table|from|overriding)\b'
 _ABSENT = object()
 
 
@@ -58,6 +60,8 @@ class Writer:
         names = {str(self.old.table.name).lower(), self.old.name.lower()}
         if names <= said and (reads or _WRITES.search(text)) and self.others[0][0].name.lower() not in said:
             raise self.unseen(f"SQL as text names '{self.old.name}'")
+        if re.search(_UNLISTED.format(re.escape(str(self.old.table.name).lower())), text.lower()):
+            raise self.unseen("SQL as text writes the table without a list of columns")
 
     def check_reads(self, clause: Any) -> None:
         """Refuse a query of the old column: where it is no longer written, rows would be missed in silence."""

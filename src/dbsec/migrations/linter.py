@@ -14,16 +14,14 @@ from dbsec import discovery
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import collector
 from dbsec.migrations import rules as rules_package
-from dbsec.migrations.acts import Act, rolls_back
+from dbsec.migrations.acts import Act, Read, read, rolls_back, too_deep
 from dbsec.migrations.effects import foretell
 from dbsec.migrations.effects.model import NOTHING
-from dbsec.migrations.interpret import operations_of
 from dbsec.migrations.mismatch import missing
 from dbsec.migrations.operations import (
     Operation,
     TransactionControl,
 )
-from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.rule import Hazard, Hit, Needs, Rule, Step
 from dbsec.migrations.schema.apply import apply
 from dbsec.migrations.schema.model import Schema
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 DEFAULT_MAJOR = 18
 MAJORS = range(14, 19)
 _NEAR = 8  # so many findings back: more does not say of a statement what one clause has said
-TOO_DEEP = "an expression is nested too deeply to be judged"
 MANUAL = "https://www.postgresql.org/docs/{major}/{page}.html"
 
 
@@ -100,14 +97,14 @@ class Release:
         state = schema if schema is not None else Schema()
         state.major = state.major or options.major
         self._scripts, self._at, self._engine = scripts, 0, _Engine(state, options)
-        self._read: dict[int, _Read] = {}
+        self._read: dict[int, Read] = {}
 
     def read(self, start: int, stop: int) -> Iterator[Sequence[Operation]]:
         """Read ``scripts[start:stop]`` ahead; yields the operations of each."""
         for at in range(start, stop):
             with collector.paused():
-                read = self._read[at] = _read(self._scripts[at])
-            yield [operation for _, operation in read.acts]
+                found = self._read[at] = read(self._scripts[at])
+            yield [operation for _, operation in found.acts]
 
     def follow(self, scripts: Sequence[Sequence[Operation]]) -> None:
         """Shape the schema by the next scripts, which another process has read."""
@@ -121,35 +118,12 @@ class Release:
         engine = self._engine
         with collector.paused():
             for script in self._scripts[self._at : start]:
-                engine.shape(script, [operation for _, operation in _read(script).acts])
+                engine.shape(script, [operation for _, operation in read(script).acts])
             engine.result = Result()
             for at in range(start, stop):
-                engine.run(self._scripts[at], self._read.pop(at) if at in self._read else _read(self._scripts[at]))
+                engine.run(self._scripts[at], self._read.pop(at) if at in self._read else read(self._scripts[at]))
         self._at = stop
         return engine.result
-
-
-class _Read(Struct):
-    """A script, read: ``unread`` is what could not be, ``number`` counts its statements."""
-
-    acts: list[Act]
-    number: int
-    unread: list[Unread]
-
-
-def _read(script: Script) -> _Read:
-    statements, unread = parse(script)
-    acts: list[Act] = []
-    for statement in statements:
-        try:
-            acts += [(statement, operation) for operation in operations_of(statement)]
-        except RecursionError:
-            unread.append(_too_deep(statement))
-    return _Read(acts, len(statements), unread)
-
-
-def _too_deep(statement: Statement) -> Unread:
-    return Unread(statement.script.path, statement.line, TOO_DEEP)
 
 
 class _Engine:
@@ -167,9 +141,9 @@ class _Engine:
         self._told = set[str]()
         self._before: Schema | None = None  # the state that the open transaction will go back to
 
-    def run(self, script: Script, read: _Read) -> None:
-        acts = read.acts
-        self.result.unread += read.unread
+    def run(self, script: Script, found: Read) -> None:
+        acts = found.acts
+        self.result.unread += found.unread
         self._session = Session(self.options.major)
         self._told = set[str]()  # rules that have a finding in this script
         first = len(self.result.located)
@@ -182,11 +156,11 @@ class _Engine:
                 self._session.advance(statement, operation, self._effect)
                 apply(self.schema, operation, released=not script.deployed)
             except RecursionError:
-                self.result.unread.append(_too_deep(statement))
+                self.result.unread.append(too_deep(statement))
         self.result.located[first:] = with_whole_fixes(self.result.located[first:], acts)
         if not script.deployed:
             self.result.files += 1
-            self.result.statements += read.number
+            self.result.statements += found.number
 
     def shape(self, script: Script, operations: Sequence[Operation]) -> None:
         """Change the schema as ``run`` does, and judge nothing."""

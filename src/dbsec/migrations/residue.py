@@ -24,7 +24,13 @@ from dbsec.progress import Progress, Silent
 
 _CHUNK = 4 << 20
 _SHORTEST = 6  # bytes; below it a hit is likely to be chance
-_OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# By their first bytes: a name may say anything, as .tgz and .dump do.
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b\x08": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+_SEALS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip", b"PGDMP": "pg_dump"}
 _SEALED = {".zst", ".lz4", ".gpg", ".age", ".enc"}  # what cannot be looked into
 
 
@@ -123,7 +129,7 @@ def search(
 
 
 def files_below(root: Path, kind_of: Callable[[Path], str], label: str = "") -> Iterator[Place]:
-    """Yield each regular file below a folder, or the file itself; tablespaces (links in pg_tblspc) are followed.
+    """Yield each regular file below a folder, or the file itself; links (tablespaces, pg_wal, a log) are followed.
 
     ``kind_of`` gets the path below ``root``. What cannot be listed is an error where it is read.
     """
@@ -136,12 +142,24 @@ def files_below(root: Path, kind_of: Callable[[Path], str], label: str = "") -> 
         if here.name == "pg_tblspc":
             for name in folders:
                 yield from files_below((here / name).resolve(), lambda _: "tablespace", f"{label}pg_tblspc/{name}")
+            continue
+        for name in folders:
+            if (here / name).is_symlink():
+                yield from _linked(root, here / name, kind_of, label)
         for path in sorted(here / name for name in names):
             below = path.relative_to(root)
             if _regular(path):
                 yield Place(kind_of(below), f"{label}{below}", path)
     for error in failed:
         yield Place("unread", f"{error.filename}", Path(str(error.filename)))
+
+
+def _linked(root: Path, link: Path, kind_of: Callable[[Path], str], label: str) -> Iterator[Place]:
+    """Follow a link to a folder elsewhere; one that leads back is searched where it is."""
+    at, target, here = link.relative_to(root), link.resolve(), root.resolve()
+    if target == here or target in here.parents or here in target.parents:
+        return
+    yield from files_below(target, lambda below: kind_of(at / below), f"{label}{at}/")
 
 
 class _Unreadable(Exception):
@@ -153,7 +171,11 @@ def _looked_into(canaries: Sequence[Canary], place: Place) -> tuple[dict[tuple[s
         return _counted(canaries, iter([place.text]))
     if place.path.suffix in _SEALED:
         raise _Unreadable(f"'{place.path.suffix}' hides what is in it: search what it was made of")
-    opener = _OPENERS.get(place.path.suffix)
+    with place.path.open("rb", buffering=0) as stream:
+        head = stream.read(8)
+    if sealed := next((name for mark, name in _SEALS.items() if head.startswith(mark)), ""):
+        raise _Unreadable(f"{sealed} hides what is in it: search what it was made of")
+    opener = next((act for mark, act in _OPENERS.items() if head.startswith(mark)), None)
     with opener(place.path) if opener else place.path.open("rb", buffering=0) as stream:
         return _counted(canaries, iter(lambda: stream.read(_CHUNK), b""))
 
@@ -176,7 +198,7 @@ def _counted(canaries: Sequence[Canary], chunks: Iterator[bytes]) -> tuple[dict[
 
 def _regular(path: Path) -> bool:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
 

@@ -88,7 +88,9 @@ def written_out(connection: psycopg.Connection[Any]) -> list[str]:
 
 def caveats(connection: psycopg.Connection[Any]) -> list[str]:
     """Say what hides values from a search, and which settings write values into the server log."""
-    told = ["values of about 2 kB and more are compressed in TOAST: take a short one, or look for its neighbours"]
+    told = [
+        "values of about 2 kB and more are compressed in TOAST, or cut: take a short one, or look for its neighbours"
+    ]
     if (on := _setting(connection, "wal_compression")) != "off":
         told.append(f"wal_compression is '{on}': full pages in WAL are compressed, and nothing is found in them")
     for name, safe, what in _LOGGING:

@@ -14,7 +14,8 @@ from msgspec.json import Encoder
 from dbsec import waivers
 from dbsec.findings import Finding, Severity
 from dbsec.migrations import relay
-from dbsec.migrations.linter import TOO_DEEP, Options, Release, Result, all_rules
+from dbsec.migrations.acts import TOO_DEEP
+from dbsec.migrations.linter import Options, Release, Result, all_rules
 from dbsec.migrations.rule import Rule
 from dbsec.migrations.schema.model import Schema
 from dbsec.migrations.script import Script, Unread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -79,7 +80,7 @@ def expand_contract(
     if wrong := writer.problems(made, place.schema, major=place.major):
         raise ApplyError(f"nothing is written, for the linter refuses it: {wrong[0]}", hint="tell the makers of dbsec")
     files.write(made)
-    _tell(list(made), change.notes, folder, form)
+    _tell(list(made), change.notes, shlex.join([str(folder), "--dsn", dsn or "env:DSN"]), form)
 
 
 def _place(ask: Ask, file: Path | None, dsn: str | None, pg_version: str | None) -> Place:
@@ -110,7 +111,7 @@ def _known(table: Table | None, ask: Ask) -> Table:
     return table
 
 
-def _tell(paths: list[Path], notes: tuple[str, ...], folder: Path, form: Format) -> None:
+def _tell(paths: list[Path], notes: tuple[str, ...], arguments: str, form: Format) -> None:
     if form is Format.JSON:
         output.envelope("migrate new", result={"files": [str(path) for path in paths], "notes": list(notes)})
         return
@@ -118,4 +119,4 @@ def _tell(paths: list[Path], notes: tuple[str, ...], folder: Path, form: Format)
         print(path)
     for note in notes:
         print(f"dbsec: {note}", file=sys.stderr)
-    print(f"  next: dbsec migrate plan {folder}", file=sys.stderr)
+    print(f"  next: dbsec migrate plan {arguments}", file=sys.stderr)

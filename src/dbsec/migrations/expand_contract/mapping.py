@@ -37,7 +37,7 @@ class Field:
 
     @property
     def _as_text(self) -> bool:
-        """Tell whether a trigger's pinned search path has no = for it: of an extension, of the user, json in any form."""
+        """Tell whether a trigger's pinned search path has no = for it: a type of an extension, of a user, any json."""
         (one,) = spelled.types([self.type.partition(" COLLATE ")[0]]).values() if self.type else (None,)
         return one is not None and (one.schema not in (None, "pg_catalog") or one.name in WITHOUT_EQUALITY)
 

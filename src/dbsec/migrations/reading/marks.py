@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from dbsec.migrations.reading import lexer
 from dbsec.migrations.reading.lexer import Part
@@ -15,6 +16,7 @@ MARKED = re.compile(r"dbsec:|squawk-ignore")
 _PHASE = re.compile(r"dbsec:\s*phase\b\s*(?P<name>[^\s*]*)")
 
 
+@lru_cache(maxsize=2)  # a release asks several times for one text, which may be rows of megabytes
 def comments_of(text: str) -> Comments:
     """List the SQL comments that speak to dbsec or squawk, with their lines, without their marks."""
     if not MARKED.search(text):

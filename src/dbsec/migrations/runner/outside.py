@@ -77,12 +77,10 @@ def _outside(run: Run, one: Classified, care: Care, pursuit: Pursuit, again: boo
 
 
 def _begun_before(exc: psycopg.Error) -> str:
-    """Say what to do where a statement without IF EXISTS was begun by a run that was killed: it may have ended since."""
+    """Say what to do after a killed run that began a statement, which may have come to its end since."""
     state = exc.sqlstate or ""
     if state in _THERE:
-        return (
-            "an earlier run began it: if it is as asked for, take the statement out of the file, else DROP it; resume"
-        )
+        return "an earlier run began it: if it is as asked for, take the statement out of the file, or DROP it; resume"
     if state in _GONE:
         return "an earlier run began it, and it is gone: take the statement out of the file; resume"
     return ""

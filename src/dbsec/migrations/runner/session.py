@@ -67,9 +67,8 @@ def unwritable(connection: psycopg.Connection[Any]) -> ConnectError | None:
     where = f"{connection.info.host}:{connection.info.port}"
     if standby:
         message = f"the server at {where} is a standby (in recovery), on which nothing can be written"
-        return ConnectError(
-            message, sqlstate="25006", hint="the DSN of the primary; target_session_attrs=primary in it"
-        )
+        hint = "the DSN of the primary; target_session_attrs=primary in it"
+        return ConnectError(message, sqlstate="25006", hint=hint)
     if read_only == "off":
         return None
     message = f"sessions of '{user}' only read here (default_transaction_read_only = on)"

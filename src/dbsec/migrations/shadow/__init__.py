@@ -8,7 +8,8 @@ twice. A standby may show a query with an older snapshot the table of after the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ from dbsec.migrations.runner.pursuit import Told
 from dbsec.migrations.shadow import copying, facts, making, swapping
 from dbsec.migrations.shadow.facts import Facts, refusals
 from dbsec.migrations.shadow.turn import in_turn
+from dbsec.pg import advisory
 from dbsec.progress import Progress
 
 __all__ = ["abort", "online", "refusals"]
@@ -57,12 +59,13 @@ def online(
     stand in the way, with everything left as it is.
     """
     begun = clock.monotonic()
-    rewriting = _Rewriting(connection, table, progress, limits or Limits(), told, clock)
-    if facts.oid_of(connection, Name(table.schema, rewriting.gone)) is None:
-        rewriting.make()
-        rewriting.fill(throttle)
-        rewriting.swap()
-    rewriting.end()
+    with _alone(connection, table):
+        rewriting = _Rewriting(connection, table, progress, limits or Limits(), told, clock)
+        if facts.oid_of(connection, Name(table.schema, rewriting.gone)) is None:
+            rewriting.make()
+            rewriting.fill(throttle)
+            rewriting.swap()
+        rewriting.end()
     left = cleaned(connection, progress=progress, clock=clock)
     now = clock.now()
     return Rewritten(str(table), "online", clock.monotonic() - begun, now, now + keep, tuple(left))
@@ -76,14 +79,37 @@ def abort(
     told: Told | None = None,
     clock: Clock = SYSTEM,
 ) -> None:
-    """Take the shadow and its triggers away; the table itself was never touched. After the swap there is none."""
+    """Take the shadow and its triggers away; the table itself was never touched.
+
+    Errors: ``ApplyError`` while the rewrite runs, and after the swap, which is only gone on with.
+    """
     found = facts.read(connection, table)
     locks = [(found.name, LockMode.ACCESS_EXCLUSIVE), *((name, LockMode.ACCESS_EXCLUSIVE) for name in _away(found))]
 
     def act() -> None:
         _run(connection, [*making.unkeeping(found), *making.undone(found)])
 
-    in_turn(connection, f"the triggers of '{table}'", locks, act, limits=limits or Limits(), clock=clock, told=told)
+    with _alone(connection, table):
+        if facts.oid_of(connection, found.gone) is not None:
+            hint = f"dbsec migrate rewrite {table} --apply"
+            raise ApplyError(f"'{table}' was exchanged already: '{found.gone}' is what is left of it", hint=hint)
+        in_turn(connection, f"the triggers of '{table}'", locks, act, limits=limits or Limits(), clock=clock, told=told)
+
+
+@contextmanager
+def _alone(connection: psycopg.Connection[Any], table: Name) -> Iterator[None]:
+    """Hold the lock of a table's rewrite: a second one would copy in vain, an abort would take the shadow away."""
+    lock = advisory.key("rewrite", str(table))
+    if connection.execute("SELECT pg_catalog.pg_try_advisory_lock(%s)", (lock,)).fetchone() != (True,):
+        who = ", ".join(map(str, advisory.holders(connection, lock)))
+        raise ApplyError(
+            f"'{table}' is being written anew by {who or 'another session'}", hint="wait for it, or end it"
+        )
+    try:
+        yield
+    finally:
+        if not connection.closed and not connection.broken:
+            connection.execute("SELECT pg_catalog.pg_advisory_unlock(%s)", (lock,))
 
 
 class _Rewriting:

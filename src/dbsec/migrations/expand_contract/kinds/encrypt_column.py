@@ -67,8 +67,8 @@ def plan(place: Place, ask: Ask) -> Change:
 
 
 _UNCHECKED = """
-check = "module:function" is to be added (--check), where the same value is encrypted to another one each time: a
-verification asks it of each encrypted row, and without it makes the values again and compares. It decrypts and compares.
+Where the same value is encrypted to another one each time, a verification needs a function here (--check) that decrypts
+and compares: check = "module:function". Without it the values are made again and compared.
 """
 _BACK = """
 The way back of expand of {table}.{cipher}, once no release writes it. Rows that have {cipher} alone stop it before

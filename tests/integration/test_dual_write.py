@@ -12,18 +12,26 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import (
+    Column,
     Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
     bindparam,
+    column,
     create_engine,
     delete,
     func,
     insert,
     lambda_stmt,
     select,
+    table,
     text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import CompileError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, load_only, mapped_column
 
 from dbsec.errors import UsageError
@@ -103,7 +111,9 @@ def releases(database: Any) -> Iterator[Releases]:
         session.execute(TABLE.encode())
     for name in ("service@blue", "service@green"):
         dsn = database.conninfo.but(application_name=name)
-        made.append(create_engine(url, creator=lambda dsn=dsn: connect(dsn, autocommit=False)))
+        other = {BYPASS: False} if name == "service@blue" else {}  # blue is another process: nothing listens there
+        opened = lambda dsn=dsn: connect(dsn, autocommit=False)  # noqa: E731
+        made.append(create_engine(url, creator=opened, execution_options=other))
     here = Releases(made[0], made[1], None)  # type: ignore[arg-type] # the pair is made next
     here.pair = dual_write(
         Person.number,
@@ -398,3 +408,29 @@ def test_a_mode_that_is_none(releases: Releases) -> None:
     releases.mode = "newest"  # type: ignore[assignment]
     with Session(releases.green) as session, pytest.raises(UsageError, match="'newest' is no mode"):
         session.scalars(select(Person)).all()
+
+
+LIGHT = table("people", column("id"), column("phone"), schema="shop")
+UNNAMED = {
+    "no list of columns": lambda: text("INSERT INTO shop.people VALUES (5, 'n', '+1')"),
+    "a default of the column": lambda: insert(
+        Table("people", MetaData(), Column("id", Integer), Column("phone", String, default="+1"), schema="shop")
+    ).values(id=5),
+    "an alias": lambda: update(aliased(Person)).values({"number": "+1"}),
+    "a table without its schema": lambda: insert(
+        Table("people", MetaData(), Column("id", Integer), Column("phone", String))
+    ).values(id=5, phone="+1"),
+    "text with columns": lambda: text("UPDATE shop.people SET phone = '+1' RETURNING id").columns(column("id")),
+    "a light table with parameters": lambda: LIGHT.insert().values(id=5, phone="+1").inline(),
+}
+
+
+@pytest.mark.parametrize("way", UNNAMED)
+def test_what_reaches_the_driver_unseen_is_refused_there(releases: Releases, way: str) -> None:
+    releases.mode = Mode.BOTH_READ_NEW
+    with Session(releases.green) as session:
+        session.execute(text("SET search_path = shop"))
+        with pytest.raises((UsageError, CompileError)):
+            session.execute(UNNAMED[way]())
+        session.rollback()
+        assert session.scalars(select(Person)).all() == []

@@ -626,3 +626,27 @@ def test_what_cannot_be_carried_through_is_refused_before_a_file_is_written(
         write(kind, old, new, **more)
     assert refused.value.hint
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["json[]", "shop.odd"])
+def test_a_type_without_equality_in_pg_catalog_stops_no_write(shop: Conninfo, write: Write, kind: str) -> None:
+    with connect(shop) as session:
+        session.execute(f"CREATE DOMAIN shop.odd AS json; ALTER TABLE shop.people ADD extra {kind}".encode())
+    steps = write("rename-column", ["extra"], ["more"])
+    steps.run("expand")
+    with connect(shop) as session:
+        value = "{1}" if kind == "json[]" else "1"
+        session.execute("UPDATE shop.people SET extra = %s WHERE id = 1", [value])
+    steps.backfill()
+    assert _rows(shop, "SELECT more::text FROM shop.people WHERE id = 1") == [(value,)]
+
+
+def test_the_way_back_of_a_contract_that_has_ended_changes_nothing(shop: Conninfo, write: Write) -> None:
+    steps = write("rename-column", ["phone"], ["mobile"])
+    steps.run("expand")
+    steps.backfill()
+    steps.run("contract")
+    before = _shape(shop)
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        steps.run("contract", down=True)
+    assert _shape(shop) == before

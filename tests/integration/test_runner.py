@@ -276,7 +276,7 @@ def test_text_is_stored_as_it_reads_whatever_the_encoding_of_the_client(
 
 
 def test_a_session_in_another_encoding_is_refused_before_a_byte_is_sent(site: Site) -> None:
-    site.write(_001_x__sql="-- dbsec: phase expand\nINSERT INTO app.users VALUES (1, 'käse', NULL);\n")
+    site.write(_001_x__sql="-- dbsec: phase expand\nSET app.name = 'käse';\n")
     other = site.database.conninfo.but(client_encoding="LATIN1").text()
     target = replace(site.target(), connect=lambda: psycopg.connect(other, autocommit=True))
     with pytest.raises(UsageError, match="client_encoding of the session is LATIN1"):

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from dbsec import process
-from dbsec.errors import ApplyError, GaveUp
+from dbsec.errors import ApplyError, GaveUp, UsageError
 from dbsec.migrations import guard, shadow
 from dbsec.migrations.guard import Policy
 from dbsec.migrations.names import Name
@@ -344,3 +344,92 @@ def test_what_it_does_not_make_again_is_refused_by_name(shop: Conninfo, case: st
         assert "--in-window" in refused.value.hint
         session.execute("DROP PUBLICATION IF EXISTS p")
     assert _one(shop, "SELECT count(*) FROM pg_class WHERE relname LIKE '%dbsec%'") == 0
+
+
+@pytest.mark.pg(15)  # built with contrib
+def test_a_key_of_citext_loses_no_row(database: Any) -> None:
+    with connect(database.conninfo) as session:
+        session.execute(
+            "CREATE EXTENSION citext; CREATE SCHEMA s; CREATE TABLE s.t (k citext PRIMARY KEY);"
+            "INSERT INTO s.t SELECT md5(n::text) FROM generate_series(1, 300) n; INSERT INTO s.t VALUES ('ZZZ')"
+        )
+        shadow.online(session, Name("s", "t"), keep=KEEP, progress=Silent())
+        assert session.execute("SELECT count(*) FROM s.t").fetchone() == (301,)
+
+
+def test_a_delete_under_an_old_snapshot_leaves_no_ghost(shop: Conninfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A REPEATABLE READ transaction does not see the copied row that its DELETE must follow: it is refused."""
+    copied, differing = copying.copied, copying.differing
+    told: list[str | None] = []
+    with connect(shop, autocommit=False) as old:
+
+        def begins(*args: Any, **more: Any) -> int:
+            old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            old.execute("SELECT count(*) FROM pg_class")
+            return copied(*args, **more)
+
+        def deletes(*args: Any, **more: Any) -> int:
+            found = differing(*args, **more)
+            with pytest.raises(psycopg.errors.SerializationFailure) as refused:
+                old.execute('DELETE FROM "Shop"."pe ople" WHERE id = 100')
+            told.append(refused.value.sqlstate)
+            old.rollback()
+            return found
+
+        monkeypatch.setattr(copying, "copied", begins)
+        monkeypatch.setattr(copying, "differing", deletes)
+        _rewritten(shop)
+    assert told == ["40001"]
+    assert _one(shop, 'SELECT count(*) FROM "Shop"."pe ople" WHERE id = 100') == 1
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TABLE s.t (k inet PRIMARY KEY); INSERT INTO s.t VALUES ('10.1.1.1')",
+        "CREATE TABLE s.t (k int PRIMARY KEY); INSERT INTO s.t VALUES (1);"
+        "CREATE FUNCTION public.inner() RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';"
+        "CREATE FUNCTION public.fits() RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$BEGIN RETURN inner(); END$$;"
+        "ALTER TABLE s.t ADD CHECK (k > 0 AND public.fits())",
+    ],
+    ids=["a key that is not walked", "a check that wants another search path"],
+)
+def test_what_would_break_the_service_is_refused_before_a_trigger_is_there(database: Any, made: str) -> None:
+    with connect(database.conninfo) as session:
+        session.execute(f"CREATE SCHEMA s; {made}".encode())
+        with pytest.raises((ApplyError, UsageError)):
+            shadow.online(session, Name("s", "t"), keep=KEEP, progress=Silent())
+        assert session.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        'ALTER TABLE "Shop"."pe ople" ALTER name SET DEFAULT \'other\'',
+        'CREATE VIEW "Shop".seen AS SELECT id FROM "Shop"."pe ople"',
+    ],
+)
+def test_a_change_during_the_copy_stops_the_swap(shop: Conninfo, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+    copied = copying.copied
+
+    def during(connection: Any, *args: Any, **more: Any) -> int:
+        connection.execute(act.encode())
+        return copied(connection, *args, **more)
+
+    monkeypatch.setattr(copying, "copied", during)
+    with pytest.raises(ApplyError, match=r"was changed|has a view"):
+        _rewritten(shop)
+    assert _one(shop, 'SELECT to_regclass(\'"Shop"."dbsec_gone_pe ople"\') IS NULL')
+
+
+def test_one_rewrite_of_a_table_at_a_time(shop: Conninfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = copying.copied
+
+    def during(*args: Any, **more: Any) -> int:
+        for act in (lambda: _rewritten(shop), lambda: shadow.abort(session, PEOPLE)):
+            with connect(shop) as session, pytest.raises(ApplyError, match="is being written anew by pid"):
+                act()
+        return copied(*args, **more)
+
+    monkeypatch.setattr(copying, "copied", during)
+    _rewritten(shop)

@@ -80,3 +80,23 @@ def test_what_is_not_read_or_was_never_found_proves_nothing(tmp_path: Path) -> N
 def test_a_value_that_chance_would_find_is_refused() -> None:
     with pytest.raises(UsageError, match="by chance"):
         Canary.of("12345")
+
+
+def test_a_packed_file_is_known_by_its_bytes_and_links_are_followed(tmp_path: Path) -> None:
+    import gzip
+    import zipfile
+
+    from dbsec.migrations.residue import files_below
+
+    elsewhere, root = tmp_path / "wal", tmp_path / "data"
+    elsewhere.mkdir()
+    root.mkdir()
+    (elsewhere / "1").write_bytes(b"canary-9")
+    (root / "pg_wal").symlink_to(elsewhere)
+    (root / "loop").symlink_to(root)
+    (root / "base.tgz").write_bytes(gzip.compress(b"canary-9"))
+    with zipfile.ZipFile(root / "old.bin", "w") as packed:
+        packed.writestr("x", "canary-9")
+    found = search([Canary.of("canary-9")], files_below(root, lambda below: below.parts[0]))
+    assert found.kinds == {"pg_wal": 1, "base.tgz": 1}
+    assert len(found.unread) == 1

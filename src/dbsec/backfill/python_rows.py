@@ -62,10 +62,10 @@ def _asked(work: Work, rows: Mapping[Key, Seen]) -> dict[Key, Mapping[str, Any] 
     if not rows:
         return {}
     try:
-        returned = list(work.function([seen.values for seen in rows.values()]))
+        returned = list(work.function([dict(seen.values) for seen in rows.values()]))  # its own: it may change them
     except DbsecError:
         raise
-    except Exception as exc:  # noqa: BLE001 whatever it is, it is told without its text
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 whatever it is, it is told without its text
         # The text of the error is not ours, and may quote a value; so may that of its cause.
         raise Wrong(f"{type(exc).__name__} at {_place(exc)}") from None
     return _matched(work, rows, returned)
@@ -78,7 +78,10 @@ def _matched(work: Work, rows: Mapping[Key, Seen], returned: Iterable[Any]) -> d
     for row in returned:
         if not isinstance(row, Mapping) or any(name not in row for name in names):
             raise Wrong(f"it returned a row without its key ({', '.join(names)})")
-        key = keys.get(tuple(row[name] for name in names))
+        try:
+            key = keys.get(tuple(row[name] for name in names))
+        except TypeError:  # it has no hash
+            key = None
         if key is None or key in found:
             raise Wrong("it returned a key that it was not given, or one twice")
         found[key] = {name: value for name, value in row.items() if name not in names}

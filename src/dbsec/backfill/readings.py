@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from dbsec.backfill import session, trouble
 from dbsec.backfill.limits import ThrottleLimits
 from dbsec.backfill.signals import SIGNALS, NotReadable, Reading, Source, asks_to_wait
 from dbsec.clock import Clock
@@ -18,10 +19,10 @@ from dbsec.pg import quoting
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
-_SESSION = sql.SQL(
-    "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false),"
-    " pg_catalog.set_config('default_transaction_read_only', 'on', false),"
-    " pg_catalog.set_config('statement_timeout', {}, false), pg_catalog.set_config('lock_timeout', {}, false)"
+# Of the transaction alone: behind a pooler the session is the service's a moment later.
+_SETTINGS = sql.SQL(
+    "SELECT pg_catalog.set_config('search_path', 'pg_catalog', true),"
+    " pg_catalog.set_config('statement_timeout', {}, true), pg_catalog.set_config('lock_timeout', {}, true)"
 )
 
 
@@ -39,6 +40,7 @@ class Reader:
     def __init__(self, limits: ThrottleLimits, connect: Connect, clock: Clock, *, table: str) -> None:
         self._limits = limits
         self._connect = connect
+        self._checked: psycopg.Connection[Any] | None = None
         self._source = Source(table, limits.probe, limits.wait_query, limits.reading_timeout_ms, clock)
 
     def read(self) -> Readings:
@@ -46,12 +48,14 @@ class Reader:
         signal = "the server"
         try:
             source = self._opened()
-            source.mark()
-            values = {}
-            for signal in self._watched():
-                values[signal] = SIGNALS[signal](source)
-            signal = "wait_query"
-            return Readings(values, bool(source.wait_query) and asks_to_wait(source))
+            with source.connection.transaction():
+                self._settle(source)
+                source.mark()
+                values = {}
+                for signal in self._watched():
+                    values[signal] = SIGNALS[signal](source)
+                signal = "wait_query"
+                return Readings(values, bool(source.wait_query) and asks_to_wait(source))
         except (psycopg.Error, ConnectError) as exc:
             self._drop_if_broken()
             raise _not_readable(signal, exc) from exc
@@ -69,10 +73,16 @@ class Reader:
     def _opened(self) -> Source:
         if self._source.session is None:
             self._source.session = self._connect()
-            timeout = str(self._limits.reading_timeout_ms)
-            self._source.session.execute(_SESSION.format(timeout, timeout))
-            self._check_table()
+            session.tame(self._source.session)
         return self._source
+
+    def _settle(self, source: Source) -> None:
+        timeout = str(self._limits.reading_timeout_ms)
+        source.connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
+        source.connection.execute(_SETTINGS.format(timeout, timeout))
+        if source.connection is not self._checked:
+            self._check_table()
+            self._checked = source.connection
 
     def _check_table(self) -> None:
         named = {"lock_waits", "dead_share"} & set(self._watched())
@@ -80,8 +90,8 @@ class Reader:
             raise NotReadable(f"there is no table '{self._source.table}' to watch for {min(named)}", lasting=True)
 
     def _drop_if_broken(self) -> None:
-        session = self._source.session
-        if session is not None and (session.closed or session.broken):
+        connection = self._source.session
+        if connection is not None and (connection.closed or connection.broken):
             self.close()
 
 

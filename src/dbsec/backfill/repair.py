@@ -34,7 +34,7 @@ def write(connection: psycopg.Connection[Any], work: Work, window: Window, keys:
 def _write(connection: psycopg.Connection[Any], work: Work, window: Window) -> int:
     def attempt() -> int:
         try:
-            with connection.transaction():
+            with session.writing(connection):
                 session.settle(connection, work.job, work.limits)
                 return _batch(connection, work, window)
         except psycopg.Error as exc:

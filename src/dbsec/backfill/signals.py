@@ -213,9 +213,10 @@ def asks_to_wait(source: Source) -> bool:
 
 
 def _ask(source: Source, query: str) -> list[tuple[Any, ...]]:
-    # Prepared: the extended protocol takes one statement, so that none can end the read-only transaction and write.
+    # Binary: the extended protocol takes one statement, so that none can end the read-only transaction and write; a
+    # prepared one would not be there for the next session that a pooler lends us.
     with source.connection.transaction(force_rollback=True):
-        return source.connection.execute(query.encode(), prepare=True).fetchall()
+        return source.connection.execute(query.encode(), binary=True).fetchall()
 
 
 SIGNALS: dict[str, Callable[[Source], Sequence[Reading]]] = {

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from dbsec.backfill import session
+from dbsec.backfill import assignments, session
 from dbsec.backfill.job import Job
 from dbsec.backfill.session import Limits
 from dbsec.errors import ApplyError, UsageError
@@ -142,6 +142,11 @@ def _found(connection: psycopg.Connection[Any], job: Job) -> Target:
     usable = [names for names in indexes if all(_walkable(columns[name]) for name in names)]
     if job.key_names not in usable:
         raise _unusable(job, columns, indexes, usable)
+    if moved := sorted(assignments.columns(job.set or "") & set(job.key_names)):
+        raise UsageError(
+            f"'set' writes '{moved[0]}', which is of the key: a row that moves is missed, or written twice",
+            hint="walk by another unique key",
+        )
     schema, name = job.qualified
     return Target(oid, schema, name, tuple(columns[name] for name in job.key_names), columns)
 

@@ -48,12 +48,20 @@ def shown(exc: psycopg.Error) -> str:
         return type(exc).__name__
     if quoting.by_function(exc):
         return f"SQLSTATE {exc.sqlstate}, in the words of a function, which may quote a row: see the server's log"
-    if exc.sqlstate.startswith(_ABOUT_NAMES):
+    if exc.sqlstate.startswith(_ABOUT_NAMES) and not of_a_function(exc):
         return f"{reason(exc)} ({exc.sqlstate})"
     diag = exc.diag
     places = (("constraint", diag.constraint_name), ("column", diag.column_name), ("table", diag.table_name))
     where = "".join(f", {what} '{name}'" for what, name in places if name)
     return f"{type(exc).__name__} ({exc.sqlstate}{where})"
+
+
+def of_a_function(exc: psycopg.Error) -> bool:
+    """Tell whether a function or trigger worded an error: RAISE takes any SQLSTATE, and EXECUTE quotes its text."""
+    diag = exc.diag
+    if (diag.source_file or "").startswith("pl"):  # pl_exec.c, plpy_elog.c, plperl.c, pltcl.c
+        return True
+    return diag.internal_query is not None and " EXECUTE" in (diag.context or "")
 
 
 def fatal(exc: psycopg.Error, job: Job, where: str) -> ApplyError:

@@ -17,8 +17,15 @@ from dbsec.errors import UsageError
 
 BYPASS = "dbsec_dual_write"  # an execution option: False lets a statement pass as it is
 _WRITES = re.compile(r"\b(?:insert|update|merge|copy)\b", re.IGNORECASE)
-# INSERT and COPY without a list of columns name none, and write every one; only COPY ... TO reads
-_UNLISTED = r'\b(?:insert\s+into|copy)\s+(?:[\w"]+\s*\.\s*)?"?{}"?\s+(?:as\s+\w+\s+)?(?:values|select|with|table|from|overriding)\b'
+_TABLE = r'(?:["\w]+\s*\.\s*)?"?{}"?'
+# INSERT and COPY without a list of columns name none, and write every one; COPY ... TO reads
+_UNLISTED = rf"\b(?:insert\s+into|copy)\s+{_TABLE}\s+(?:as\s+\w+\s+)?(?:values|select|with|table|from|overriding)\b"
+# The columns that a statement sets, as it goes to the driver
+_SETS = (
+    rf"\binsert\s+into\s+{_TABLE}\s*(?:as\s+\w+\s*)?\(([^)]*)\)"
+    rf"|\bupdate\s+(?:only\s+)?{_TABLE}(?:\s+(?:as\s+)?\w+)?\s+set\s+(.*?)(?:\swhere\s|\sfrom\s|\sreturning\s|$)"
+)
+_PARAMETER = re.compile(r"%\(\w+\)s|:\w+")
 _ABSENT = object()
 
 
@@ -60,8 +67,16 @@ class Writer:
         names = {str(self.old.table.name).lower(), self.old.name.lower()}
         if names <= said and (reads or _WRITES.search(text)) and self.others[0][0].name.lower() not in said:
             raise self.unseen(f"SQL as text names '{self.old.name}'")
-        if re.search(_UNLISTED.format(re.escape(str(self.old.table.name).lower())), text.lower()):
+        if re.search(_UNLISTED.replace("{}", re.escape(str(self.old.table.name).lower())), text.lower()):
             raise self.unseen("SQL as text writes the table without a list of columns")
+
+    def check_sent(self, statement: str) -> None:
+        """Refuse what goes to the driver and still sets the old column alone: the net below all other ways."""
+        text = _PARAMETER.sub("?", statement.lower())
+        for found in re.finditer(_SETS.replace("{}", re.escape(str(self.old.table.name).lower())), text, re.DOTALL):
+            said = set(re.findall(r"\w+", " ".join(filter(None, found.groups()))))
+            if self.old.name.lower() in said and self.others[0][0].name.lower() not in said:
+                raise self.unseen(f"a statement sets '{self.old.name}' by itself")
 
     def check_reads(self, clause: Any) -> None:
         """Refuse a query of the old column: where it is no longer written, rows would be missed in silence."""

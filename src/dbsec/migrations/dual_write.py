@@ -133,10 +133,11 @@ class DualWrite:
         return clause, many, params
 
     def _on_cursor(self, connection: Any, cursor: Any, statement: str, params: Any, context: Any, many: Any) -> None:
-        """See SQL that goes to the driver as it is."""
-        if context is None or context.compiled is not None or context.execution_options.get(BYPASS) is False:
+        """See SQL that goes to the driver: as it is, or compiled from what was not seen (an alias, a default)."""
+        if context is None or context.execution_options.get(BYPASS) is False or (mode := self._mode()) is Mode.OLD:
             return
-        if (mode := self._mode()) is not Mode.OLD:
+        self._writer.check_sent(statement)
+        if context.compiled is None:
             self._writer.check_text(statement, reads=mode is Mode.NEW)
 
 

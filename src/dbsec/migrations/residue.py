@@ -30,6 +30,7 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
+_PACKED = {".gz", ".tgz", ".bz2", ".xz"}
 _SEALS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip", b"PGDMP": "pg_dump"}
 _SEALED = {".zst", ".lz4", ".gpg", ".age", ".enc"}  # what cannot be looked into
 
@@ -176,6 +177,8 @@ def _looked_into(canaries: Sequence[Canary], place: Place) -> tuple[dict[tuple[s
     if sealed := next((name for mark, name in _SEALS.items() if head.startswith(mark)), ""):
         raise _Unreadable(f"{sealed} hides what is in it: search what it was made of")
     opener = next((act for mark, act in _OPENERS.items() if head.startswith(mark)), None)
+    if opener is None and place.path.suffix in _PACKED:
+        raise _Unreadable("it is not packed as its name says")
     with opener(place.path) if opener else place.path.open("rb", buffering=0) as stream:
         return _counted(canaries, iter(lambda: stream.read(_CHUNK), b""))
 

@@ -57,7 +57,7 @@ SELECT pg_catalog.pg_get_triggerdef(oid) || ';' FROM pg_catalog.pg_trigger
  WHERE tgrelid = %s::pg_catalog.oid AND tgname = %s
 """
 _FUNCTION: LiteralString = """
-SELECT pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid), E'\\n') FROM pg_catalog.pg_proc p
+SELECT pg_catalog.string_agg(pg_catalog.pg_get_functiondef(p.oid) || ';', E'\\n') FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
  WHERE p.proname = %s AND p.prokind IN ('f', 'p') AND n.nspname = coalesce(%s, n.nspname)
 """
@@ -72,14 +72,17 @@ _QUERY: dict[str, LiteralString] = {
 def taken_away(connection: psycopg.Connection[Any], script: Script, schema: Schema) -> list[Dropped]:
     """List what the statements of a script drop or overwrite, with its definition where the catalog tells one.
 
-    Reads the catalog only; names without a schema are found as ``schema`` finds them.
+    Reads the catalog only; names without a schema are found as ``schema`` finds them. What is not there now, as a
+    constraint that the script itself makes and drops, is not listed.
     """
-    found = []
+    found: dict[tuple[str, str], Dropped] = {}
     for statement in parse(script)[0]:
         for operation in operations_of(statement):
             for what, name, query, values in _asked(operation, schema):
-                found.append(Dropped(what, name, _definition(connection, query, values) if query else ""))
-    return found
+                definition = _definition(connection, query, values) if query else ""
+                if definition or not query:
+                    found.setdefault((what, name), Dropped(what, name, definition))
+    return list(found.values())
 
 
 def _definition(connection: psycopg.Connection[Any], query: LiteralString, values: Sequence[Any]) -> str:

@@ -9,6 +9,13 @@ from typing import Any
 from dbsec.migrations.runner.dropping import LOSES_ROWS
 from dbsec.migrations.runner.ledger import Dropped, Entry
 
+# What others rest on comes first: a trigger needs its function, which needs the column.
+_FIRST = (
+    *("schema", "type", "sequence", "table", "column", "type of column", "default", "null allowed", "rows"),
+    *("constraint", "index", "view", "materialized view", "function", "procedure", "routine", "policy", "trigger"),
+)
+_ORDER = {what: place for place, what in enumerate(_FIRST)}
+
 
 @dataclass(frozen=True, slots=True)
 class RollForward:
@@ -42,7 +49,7 @@ class RollForward:
     def sql(self) -> str:
         """Write the expand migration, as far as the catalog knew what went."""
         lines = ["-- dbsec: phase expand", f"-- puts back what {self.entry.label} took away"]
-        for one in self.dropped:
+        for one in sorted(self.dropped, key=lambda one: _ORDER.get(one.what, len(_ORDER))):
             lines.append(one.definition or f"-- {one.what} {one.name}: see the schema in version control")
         return "\n".join(lines) + "\n"
 

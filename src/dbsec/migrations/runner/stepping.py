@@ -17,10 +17,12 @@ from dbsec.journal import Journal, Observer, PostgresStore
 from dbsec.migrations.reading import lexer
 from dbsec.migrations.reading.parse import parse
 from dbsec.migrations.runner import refusing, session
+from dbsec.migrations.runner.blockers import Blocker
 from dbsec.migrations.runner.classify import Classified, Kind, bodies_of, classify, turns
 from dbsec.migrations.runner.execute import Ran, execute, execute_together
 from dbsec.migrations.runner.files import FileKind, Migration, script_of
 from dbsec.migrations.runner.limits import Limits
+from dbsec.migrations.runner.pursuit import Told
 from dbsec.migrations.runner.words import shown
 from dbsec.migrations.schema.catalog import from_catalog
 from dbsec.migrations.script import Script
@@ -112,7 +114,7 @@ class Machine:
 
     def _take(self, turn: Turn, parts: tuple[Classified, ...], journal: Journal, *, again: bool) -> Did:
         first = parts[0]
-        options: dict[str, Any] = {"progress": self.progress, "clock": self.clock}
+        options: dict[str, Any] = {"progress": self.progress, "clock": self.clock, "told": self._teller()}
         if len(parts) > 1:
             ran = execute_together(
                 self.connection, parts, self.limits, around=lambda: journal.step(turn.name), **options
@@ -130,6 +132,18 @@ class Machine:
                 **options,
             )
         return Did(first.statement.line, shown(first.statement), first.kind, ran)
+
+    def _teller(self) -> Told:
+        """Say who is waited for, once for each set of them."""
+        said: list[str] = []
+
+        def told(found: Sequence[Blocker]) -> None:
+            text = "; ".join(f"{one}; to end it: {one.end_it}" for one in found)
+            if text and text not in said:
+                said.append(text)
+                self.progress.step(f"waits for {text}")
+
+        return told
 
     def _reset(self) -> None:
         if not self.connection.closed and not self.connection.broken:

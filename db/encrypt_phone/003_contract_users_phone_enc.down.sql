@@ -1,7 +1,10 @@
 -- The way back of contract from any step before the column was dropped; after it the plaintext is gone.
 
+-- stops here once the old side is gone: the rest must stay
 SET lock_timeout = '500ms';
 SET statement_timeout = '5s';
+SELECT phone FROM app.users LIMIT 0;
+
 ALTER TABLE app.users ALTER COLUMN phone_enc DROP NOT NULL;
 
 ALTER TABLE app.users DROP CONSTRAINT IF EXISTS users_phone_enc_present;

@@ -411,7 +411,7 @@ def test_a_mode_that_is_none(releases: Releases) -> None:
 
 
 LIGHT = table("people", column("id"), column("phone"), schema="shop")
-UNNAMED = {
+UNNAMED: dict[str, Callable[[], Any]] = {
     "no list of columns": lambda: text("INSERT INTO shop.people VALUES (5, 'n', '+1')"),
     "a default of the column": lambda: insert(
         Table("people", MetaData(), Column("id", Integer), Column("phone", String, default="+1"), schema="shop")

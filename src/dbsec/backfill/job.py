@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -147,6 +148,11 @@ class Job:
         if not isinstance(self.check, str):
             return self.check
         return _imported("check", self.check)
+
+
+def command(verb: str, name: str, *options: str) -> str:
+    """Write a command of ``dbsec backfill`` as a shell takes it."""
+    return " ".join(("dbsec backfill", verb, shlex.quote(name), *options, "--dsn env:NAME"))
 
 
 def _imported(key: str, reference: str) -> Callable[[Rows], Iterable[Any]]:

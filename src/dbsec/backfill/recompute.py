@@ -89,6 +89,7 @@ class Recompute:
             wanted = {key: new for key, new in python_rows._asked(self._work, seen).items() if new is not None}
             if wanted and not self._repeats:
                 self._must_repeat({key: seen[key] for key in wanted}, wanted)
+            self._must_settle(seen, wanted)
             return self._differing(connection, window, wanted) if wanted else []
 
     def _must_repeat(self, seen: Mapping[Key, Seen], wanted: Mapping[Key, Any]) -> None:
@@ -99,6 +100,27 @@ class Recompute:
                 hint='give the job a check = "module:function" that tells of each row whether it is right',
             )
         self._repeats = True
+
+    def _must_settle(self, seen: Mapping[Key, Seen], wanted: Mapping[Key, Mapping[str, Any]]) -> None:
+        """Errors: ``UsageError`` where what it gives is no answer to itself: a repair would count a row once more."""
+        moved = {
+            key: names
+            for key, new in wanted.items()
+            if (names := [name for name, value in new.items() if seen[key].values.get(name, value) != value])
+        }
+        if not moved:
+            return
+        after = {key: Seen("", {**seen[key].values, **_of(wanted[key], names)}) for key, names in moved.items()}
+        again = python_rows._asked(self._work, after)
+        odd = [
+            key for key, names in moved.items() if _of(again.get(key) or wanted[key], names) != _of(wanted[key], names)
+        ]
+        if odd:
+            raise UsageError(
+                f"function '{self._work.job.definition['python']}' reads '{moved[odd[0]][0]}', which it writes:"
+                " what it was before is not known",
+                hint='give the job a check = "module:function" that tells of each row whether it is right',
+            )
 
     def _differing(
         self, connection: psycopg.Connection[Any], window: Window, wanted: Mapping[Key, Mapping[str, Any]]
@@ -125,7 +147,7 @@ class Recompute:
         arrays = [sql.SQL(f"unnest(%s::{'pg_catalog.text' if one.array else one.spelled}[])") for one in columns]
         pairs = zip(columns[at:], fresh[at:], strict=True)
         return sql.SQL(
-            "SELECT {} FROM {} AS dbsec_old, ROWS FROM ({}) AS dbsec_new ({}) WHERE ({}) = ({}) AND ({}) AND {}"
+            "SELECT {} FROM {} AS dbsec_old, ROWS FROM ({}) AS dbsec_new ({}) WHERE ({}) = ({}) AND ({}) AND {}{}"
         ).format(
             windows.texts(target),
             target.identifier,
@@ -135,16 +157,33 @@ class Recompute:
             sql.SQL(", ").join(fresh[:at]),
             sql.SQL(" OR ").join(
                 comparison.differing(
-                    column, sql.Composed([column.identifier]), sql.Composed([new, sql.SQL("::" + types[column.name].replace("%", "%%"))])
+                    column,
+                    sql.Composed([column.identifier]),
+                    sql.Composed([new, sql.SQL("::" + types[column.name].replace("%", "%%"))]),
                 )
                 for column, new in pairs
             ),
             inside,
+            self._about(types, names),
         )
+
+    def _about(self, types: Mapping[str, str], names: Sequence[str]) -> sql.Composable:
+        """Leave out the rows that ``where`` never meant; a scope has done so already."""
+        job, target = self._work.job, self._work.target
+        if job.where is None or job.scope is not None:
+            return sql.SQL("")
+        written = [comparison.Expected(target.columns[name], types[name], None) for name in names]
+        about = sql.SQL(" AND EXISTS (SELECT FROM {} WHERE ({}) = ({}) AND {})")
+        ours, theirs = windows.columns(target), windows.columns(target, "dbsec_old.")
+        return about.format(target.identifier, ours, theirs, comparison._scope(job, target, written))
 
     def _name(self, check: Check) -> str:
         given = self._work.job.check
         return given if isinstance(given, str) else f"{check.__module__}:{check.__qualname__}"
+
+
+def _of(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: row.get(name) for name in names}
 
 
 @contextmanager

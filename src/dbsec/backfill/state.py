@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from dbsec import __version__
 from dbsec.backfill import ranges, session
-from dbsec.backfill.job import Job
+from dbsec.backfill.job import Job, command
 from dbsec.backfill.session import Limits
 from dbsec.backfill.target import Target
 from dbsec.errors import ApplyError, UsageError
@@ -101,10 +101,10 @@ def begin(connection: psycopg.Connection[Any], job: Job, target: Target, limits:
         other = [name for name, value in job.definition.items() if definition.get(name) != value]
         raise UsageError(
             f"backfill '{job.name}' was begun with another definition: {', '.join(other)}",
-            hint=f"dbsec backfill forget {job.name}, or give this one a name of its own",
+            hint=f"{command('forget', job.name, '--apply')} once it does not run, or give this one a name of its own",
         )
     if state is State.ABORTED:
-        raise ApplyError(f"backfill '{job.name}' was aborted", hint=f"dbsec backfill resume {job.name}")
+        raise ApplyError(f"backfill '{job.name}' was aborted", hint=command("resume", job.name))
     return state
 
 
@@ -152,7 +152,7 @@ def forget(connection: psycopg.Connection[Any], name: str) -> None:
         found = connection.execute(gone, (name,)).fetchone()
     if found is None:
         state, _, _ = _known(connection, name)
-        raise UsageError(f"backfill '{name}' is {state}", hint=f"dbsec backfill abort {name}")
+        raise UsageError(f"backfill '{name}' is {state}", hint=command("abort", name))
 
 
 def _move(connection: psycopg.Connection[Any], name: str, to: State, *origins: State) -> None:
@@ -161,7 +161,7 @@ def _move(connection: psycopg.Connection[Any], name: str, to: State, *origins: S
     if moved is None:
         state, _, _ = _known(connection, name)
         if state is not to:
-            raise UsageError(f"backfill '{name}' is {state}", hint=f"dbsec backfill status {name}")
+            raise UsageError(f"backfill '{name}' is {state}", hint=command("status", name))
 
 
 def _quiesce(connection: psycopg.Connection[Any], name: str) -> None:
@@ -190,5 +190,5 @@ def _unknown(connection: psycopg.Connection[Any], name: str) -> UsageError:
     close = difflib.get_close_matches(name, names, n=1) or names[:1]
     return UsageError(
         f"there is no backfill '{name}' in this database",
-        hint=f"dbsec backfill status {close[0]}" if close else "dbsec backfill run FILE",
+        hint=command("status", close[0]) if close else "dbsec backfill run FILE --dsn env:NAME",
     )

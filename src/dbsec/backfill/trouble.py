@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import errors
 
-from dbsec.backfill.job import Job
+from dbsec.backfill.job import Job, command
 from dbsec.backfill.target import Target
 from dbsec.errors import ApplyError, reason
 from dbsec.pg import quoting
@@ -48,7 +48,7 @@ def shown(exc: psycopg.Error) -> str:
         return type(exc).__name__
     if quoting.by_function(exc):
         return f"SQLSTATE {exc.sqlstate}, in the words of a function, which may quote a row: see the server's log"
-    if exc.sqlstate.startswith(_ABOUT_NAMES) and not of_a_function(exc):
+    if exc.sqlstate.startswith(_ABOUT_NAMES):
         return f"{reason(exc)} ({exc.sqlstate})"
     diag = exc.diag
     places = (("constraint", diag.constraint_name), ("column", diag.column_name), ("table", diag.table_name))
@@ -56,17 +56,9 @@ def shown(exc: psycopg.Error) -> str:
     return f"{type(exc).__name__} ({exc.sqlstate}{where})"
 
 
-def of_a_function(exc: psycopg.Error) -> bool:
-    """Tell whether a function or trigger worded an error: RAISE takes any SQLSTATE, and EXECUTE quotes its text."""
-    diag = exc.diag
-    if (diag.source_file or "").startswith("pl"):  # pl_exec.c, plpy_elog.c, plperl.c, pltcl.c
-        return True
-    return diag.internal_query is not None and " EXECUTE" in (diag.context or "")
-
-
 def fatal(exc: psycopg.Error, job: Job, where: str) -> ApplyError:
     """Make the error that ends a run; every batch before is committed, this one is rolled back."""
-    hint = f"mend the job or the rows, then run it again: it goes on at its cursor (dbsec backfill status {job.name})"
+    hint = f"mend the job or the rows, then run it again: it goes on at its cursor ({command('status', job.name)})"
     if exc.sqlstate in _SPELLED:
         hint = "name schemas in 'set' and 'where', or add search_path = [\"...\"] to the job; triggers run with it too"
     elif isinstance(exc, errors.InsufficientPrivilege):

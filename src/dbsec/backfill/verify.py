@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from dbsec.backfill import comparison, ranges, session, state, target, trouble, windows
 from dbsec.backfill import repair as repairing
 from dbsec.backfill.comparison import Comparison
-from dbsec.backfill.job import Job
+from dbsec.backfill.job import Job, command
 from dbsec.backfill.recompute import Recompute
 from dbsec.backfill.session import Limits
 from dbsec.backfill.statements import Work
@@ -76,9 +76,7 @@ def verify(
     own.require(connection, _VERSION)
     known = state.status(connection, job.name)
     if known.digest != job.digest:
-        raise UsageError(
-            f"backfill '{job.name}' was begun with another definition", hint=f"dbsec backfill status {job.name}"
-        )
+        raise UsageError(f"backfill '{job.name}' was begun with another definition", hint=command("status", job.name))
     work = _work(connection, job, limits)
     look = _looker(connection, work)
     tally = Tally(Verification(job.name, job.digest))

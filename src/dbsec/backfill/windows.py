@@ -77,7 +77,9 @@ def _beyond(key: Sequence[Column], texts: Key, prefix: str, operator: str) -> Pa
         sql.SQL(" AND ").join([_compared(one, prefix, "=") for one in key[:n]] + [_compared(key[n], prefix, operator)])
         for n in range(len(key))
     ]
-    return Part(sql.SQL("({})").format(sql.SQL(" OR ").join(ways)), [t for n in range(len(key)) for t in texts[: n + 1]])
+    return Part(
+        sql.SQL("({})").format(sql.SQL(" OR ").join(ways)), [t for n in range(len(key)) for t in texts[: n + 1]]
+    )
 
 
 def _at(key: Sequence[Column], prefix: str) -> sql.Composed:

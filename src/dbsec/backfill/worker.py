@@ -12,6 +12,7 @@ import psycopg
 from dbsec import retry
 from dbsec.backfill import batch, session, state, trouble
 from dbsec.backfill.batch import Seat, Taken
+from dbsec.backfill.job import command
 from dbsec.backfill.session import Connect
 from dbsec.backfill.state import State
 from dbsec.backfill.statements import Work
@@ -122,7 +123,7 @@ class Worker:
             return
         crew.state = taken
         if taken is State.PAUSED:
-            crew.tell(f"paused; to go on: dbsec backfill resume {self._work.job.name}", about="paused")
+            crew.tell(f"paused; to go on: {command('resume', self._work.job.name)}", about="paused")
         if not crew.over:
             crew.leave.wait(_IDLE_S)
 

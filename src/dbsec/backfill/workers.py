@@ -17,7 +17,7 @@ from dbsec.backfill.job import Job
 from dbsec.backfill.session import Connect, Limits
 from dbsec.backfill.state import State, Status
 from dbsec.backfill.statements import Work
-from dbsec.backfill.throttle import NotReadable, Overloaded
+from dbsec.backfill.throttle import Overloaded
 from dbsec.backfill.worker import Crew, Waits, Worker
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ConnectError, UsageError
@@ -64,8 +64,8 @@ def run(
     writes them right: rows that come later are left to that. Returns once the job is done, by whomever, or aborted;
     while it is paused, it waits. Locks: a batch's rows, for about ``batch_ms``. ``observer`` is told each edge of each
     batch. Errors: ``UsageError`` for a job that cannot be; ``ApplyError`` for what the server or a function refuses;
-    ``GaveUp`` beyond the patience of ``limits``; ``Overloaded`` and ``NotReadable`` of the throttle, and the job is
-    paused then.
+    ``GaveUp`` beyond the patience of ``limits``; ``NotReadable`` of the throttle, and ``Overloaded``, which pauses the
+    job on all hosts: somebody must look first.
     """
     if workers < 1:
         raise UsageError(f"a backfill has a worker at least, not {workers}")
@@ -80,7 +80,7 @@ def run(
     crew = Crew(Work(job, found, limits, function), connect, throttle, progress, clock, observer, reached)
     try:
         _work(crew, workers)
-    except (Overloaded, NotReadable):
+    except Overloaded:
         _stop_all(connect, job)
         raise
     with closing(session.opened(connect)) as connection, _refusals(job):

@@ -34,7 +34,9 @@ def test_a_key_of_citext_is_walked_in_the_order_of_its_index(kind, scene):
 def test_a_key_of_an_enum_is_walked(scene):
     scene.db.execute("CREATE TYPE public.\"Mood 5%\" AS ENUM ('z', 'b', 'a', 'Q')")
     scene.db.execute('CREATE TABLE app.t (m public."Mood 5%", id int, n int NOT NULL DEFAULT 0, PRIMARY KEY (m, id))')
-    scene.db.execute("INSERT INTO app.t SELECT m, g FROM unnest(enum_range(NULL::\"Mood 5%\")) m, generate_series(1,25) g")
+    scene.db.execute(
+        'INSERT INTO app.t SELECT m, g FROM unnest(enum_range(NULL::"Mood 5%")) m, generate_series(1,25) g'
+    )
     scene.run(scene.job(key=("m", "id"), batch_rows=7))
     assert scene.times() == {1: 100}
 
@@ -42,9 +44,9 @@ def test_a_key_of_an_enum_is_walked(scene):
 def test_names_with_a_per_cent_sign_and_a_quote_are_names(scene):
     table = sql.Identifier("app", 'a "50%s" {b} %').as_string()
     column = sql.Identifier('5% "key" %s {c}').as_string()
-    scene.db.execute(f"CREATE TABLE {table} ({column} int PRIMARY KEY, n int NOT NULL DEFAULT 0, \"v%\" text)".encode())
+    scene.db.execute(f'CREATE TABLE {table} ({column} int PRIMARY KEY, n int NOT NULL DEFAULT 0, "v%" text)'.encode())
     scene.db.execute(f"INSERT INTO {table} SELECT g FROM generate_series(1, 300) g".encode())
-    job = Job(name="a", table=table, key=(column,), set='"v%" = n || \'%\'', where='"v%" IS NULL', batch_rows=50)
+    job = Job(name="a", table=table, key=(column,), set="\"v%\" = n || '%'", where='"v%" IS NULL', batch_rows=50)
     assert scene.run(job, workers=2).status.changed == 300
     assert verify(scene.db, job, range_rows=70).clean
     scene.db.execute(f"UPDATE {table} SET \"v%\" = 'off' WHERE {column} < 5".encode())
@@ -63,7 +65,7 @@ def test_names_with_a_per_cent_sign_and_a_quote_are_names(scene):
 
 def test_a_job_that_writes_its_own_key_is_refused(scene):
     scene.table(10)
-    for text in ("id = id + 1000000", "(n, \"id\") = (1, id + 1)"):
+    for text in ("id = id + 1000000", '(n, "id") = (1, id + 1)'):
         with pytest.raises(UsageError, match="'set' writes 'id', which is of the key"):
             scene.run(scene.job(set=text))
     assert scene.times() == {0: 10}

@@ -45,10 +45,14 @@ def defaults(scene, settings):
 
 @pytest.mark.pg(15, 17, 18)
 def test_the_defaults_of_a_database_change_nothing(scene):
-    scene.db.execute("CREATE TABLE app.t (k text, at timestamptz, f float8, g float8[], h text, n int NOT NULL DEFAULT 0,"
-                     " PRIMARY KEY (k, at))")
-    scene.db.execute(r"INSERT INTO app.t SELECT '€\ ' || g, timestamptz '2024-01-31' + g * interval '1 day', 1 + g / 3e9"
-                     " FROM generate_series(1, 300) g")
+    scene.db.execute(
+        "CREATE TABLE app.t (k text, at timestamptz, f float8, g float8[], h text, n int NOT NULL DEFAULT 0,"
+        " PRIMARY KEY (k, at))"
+    )
+    scene.db.execute(
+        r"INSERT INTO app.t SELECT '€\ ' || g, timestamptz '2024-01-31' + g * interval '1 day', 1 + g / 3e9"
+        " FROM generate_series(1, 300) g"
+    )
     job = scene.job(key=("k", "at"), set=r"g = ARRAY[f], h = replace(k, '\', '€')", where="h IS NULL")
     assert job.batch_rows == 50
     with defaults(scene, ODD), connect(scene.conninfo) as odd:
@@ -59,8 +63,9 @@ def test_the_defaults_of_a_database_change_nothing(scene):
         assert found.wrong == 30
         assert all("€" in one.key[0] for one in found.mismatches)
         assert verify(odd, job, range_rows=40, repair=True).clean
-        other = scene.python(lambda rows: [{**row, "h": f"€{row['f']!r}"} for row in rows], name="py",
-                             key=("k", "at"), columns=("f",))
+        other = scene.python(
+            lambda rows: [{**row, "h": f"€{row['f']!r}"} for row in rows], name="py", key=("k", "at"), columns=("f",)
+        )
         assert scene.run(other).state is State.DONE
         assert verify(odd, other).clean
         again = scene.job(name="again", key=("k", "at"))
@@ -97,7 +102,7 @@ def pooled(database):
 def test_behind_a_pooler_no_setting_of_ours_is_left_to_the_service(scene, pooled):
     scene.table(2000)
     opened = partial(connect, pooled)
-    settings = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'application_name'"
+    settings = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name !~ '^(application_name|transaction_.*)$'"
     limits = ThrottleLimits(probe="SELECT 1", max_probe_p95_ms=5000, wait_query="SELECT false", read_every_ms=1)
     with opened() as service, Throttle(limits, opened, table="app.t") as throttle:
         before = service.execute(settings).fetchall()

@@ -229,3 +229,16 @@ def test_rows_that_a_policy_hides_are_not_left_out_in_silence(scene):
     finally:
         scene.db.execute(f"ALTER DATABASE {scene.conninfo.dbname} RESET role")
         scene.db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.pg(15, 17, 18)
+@pytest.mark.parametrize("state", ["42501", "23514", "53100"])
+def test_what_a_trigger_says_of_a_row_is_not_shown(scene, state):
+    scene.table(3)
+    scene.db.execute("UPDATE app.t SET v = 'ssn-987654'")
+    body = f"BEGIN RAISE 'bad %', old.v USING ERRCODE = '{state}', TABLE = old.v; END"
+    scene.db.execute(f"CREATE FUNCTION app.loud() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+    scene.db.execute("CREATE TRIGGER loud BEFORE UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION app.loud()")
+    with pytest.raises(ApplyError, match=f"SQLSTATE {state}") as refused:
+        scene.run(scene.job())
+    assert "987654" not in f"{refused.value} {refused.value.hint}"

@@ -143,8 +143,8 @@ def _listed(names: Sequence[str]) -> Composable:
 
 
 def _job(facts: Facts) -> Job:
-    """What the windows of a backfill want to know: table and key. No backfill is run."""
+    """What the windows of a backfill want to know: table and key. No backfill is run, hence nothing is set."""
     key = tuple('"' + name.replace('"', '""') + '"' for name in facts.key_names)
     quoted = ".".join('"' + part.replace('"', '""') + '"' for part in facts.name if part)
     homes = tuple(dict.fromkeys(home for _, _, home in facts.key if home != "pg_catalog"))
-    return Job(name=f"rewrite {facts.name}", table=quoted, key=key, set=f"{key[0]} = {key[0]}", search_path=homes)
+    return Job(name=f"rewrite {facts.name}", table=quoted, key=key, set="nothing = NULL", search_path=homes)

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from dbsec import backfill
-from dbsec.backfill import Job
+from dbsec.backfill import Job, session
 from dbsec.backfill.limits import ThrottleLimits, of_table
 from dbsec.backfill.signals import SIGNALS
 from dbsec.backfill.throttle import NotReadable, Overloaded, Throttle
+from dbsec.errors import ConnectError
 from dbsec.lab import ports
 from dbsec.pg import Conninfo, connect, own
 from dbsec.pg.instance import Instance
@@ -156,6 +157,8 @@ def pair(cluster_factory) -> Iterator[Pair]:
 
 @pytest.mark.pg(15, 17, 18)
 def test_a_standby_that_lags_is_waited_for(pair):
+    with pytest.raises(ConnectError, match="the server is a standby"):
+        session.opened(partial(connect, pair.standby))
     pair.pause()
     pair.write(3)
     said = held_until(pair.primary, "replica 'standby' is", pair.resume, max_lag_bytes="1MB")

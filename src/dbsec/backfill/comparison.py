@@ -17,7 +17,8 @@ from dbsec.backfill.windows import Part, Window
 from dbsec.errors import UsageError
 
 # Types of which equal values are the same value to a program. Others are compared as text, byte by byte: citext finds
-# 'A' and 'a' equal, '1 mon' equals '30 days', json and point have no equality, and the operator of an extension's type may not be on the path.
+# 'A' and 'a' equal, '1 mon' equals '30 days', json and point have no equality, and the operator of an extension's type
+# may not be on the path.
 _EQUALS = {
     *("bool", "int2", "int4", "int8", "oid", "float4", "float8", "numeric", "uuid", "bytea", "jsonb", "inet", "cidr"),
     *("date", "time", "timetz", "timestamp", "timestamptz"),

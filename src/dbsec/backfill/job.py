@@ -152,7 +152,7 @@ class Job:
 
 def command(verb: str, name: str, *options: str) -> str:
     """Write a command of ``dbsec backfill`` as a shell takes it."""
-    return " ".join(("dbsec backfill", verb, shlex.quote(name), *options, "--dsn env:NAME"))
+    return " ".join(("dbsec backfill", verb, shlex.quote(name), *options, "--dsn REF"))
 
 
 def _imported(key: str, reference: str) -> Callable[[Rows], Iterable[Any]]:

@@ -119,6 +119,6 @@ def _literals(connection: psycopg.Connection[Any], values: Iterable[Any]) -> lis
     return [None if text is None else bytes(text).decode() for text in dumped]
 
 
-def _place(exc: Exception) -> str:
+def _place(exc: BaseException) -> str:
     frames = traceback.extract_tb(exc.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dbsec.backfill import session, trouble
+from dbsec.backfill import session
 from dbsec.backfill.limits import ThrottleLimits
 from dbsec.backfill.signals import SIGNALS, NotReadable, Reading, Source, asks_to_wait
 from dbsec.clock import Clock

@@ -190,5 +190,5 @@ def _unknown(connection: psycopg.Connection[Any], name: str) -> UsageError:
     close = difflib.get_close_matches(name, names, n=1) or names[:1]
     return UsageError(
         f"there is no backfill '{name}' in this database",
-        hint=command("status", close[0]) if close else "dbsec backfill run FILE --dsn env:NAME",
+        hint=command("status", close[0]) if close else "dbsec backfill run FILE --dsn REF",
     )

@@ -112,7 +112,7 @@ class Throttle:
 
     def _heed(self, verdict: Verdict, told: Callable[[str], None]) -> None:
         if verdict.critical:
-            hint = "see to it; then: dbsec backfill resume NAME --dsn env:NAME, and run it again"
+            hint = "see to it; then: dbsec backfill resume NAME --dsn REF, and run it again"
             raise Overloaded(f"the backfill stops: {'; '.join(verdict.critical)}", hint=hint)
         now = self._clock.monotonic()
         with self._lock:

@@ -37,7 +37,8 @@ SELECT n, low_key, high_key, rows, checksum FROM dbsec.backfill_checksums WHERE 
 """
 _KEEP: LiteralString = """
 INSERT INTO dbsec.backfill_checksums (backfill, n, low_key, high_key, rows, checksum) VALUES (%s, %s, %s, %s, %s, %s)
-ON CONFLICT (backfill, n) DO UPDATE SET low_key = excluded.low_key, high_key = excluded.high_key, rows = excluded.rows, checksum = excluded.checksum,
+ON CONFLICT (backfill, n) DO UPDATE SET low_key = excluded.low_key, high_key = excluded.high_key,
+  rows = excluded.rows, checksum = excluded.checksum,
   checked_at = pg_catalog.clock_timestamp()
 """
 _RECORD: LiteralString = """

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from dbsec.backfill import Job
 from dbsec.backfill.verify import verify
 from dbsec.errors import ApplyError, UsageError
 

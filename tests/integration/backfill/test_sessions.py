@@ -102,7 +102,8 @@ def pooled(database):
 def test_behind_a_pooler_no_setting_of_ours_is_left_to_the_service(scene, pooled):
     scene.table(2000)
     opened = partial(connect, pooled)
-    settings = "SELECT name, setting FROM pg_settings WHERE source = 'session' AND name !~ '^(application_name|transaction_.*)$'"
+    settings = "SELECT name, setting FROM pg_settings WHERE source = 'session'"
+    settings += " AND name !~ '^(application_name|transaction_.*)$'"
     limits = ThrottleLimits(probe="SELECT 1", max_probe_p95_ms=5000, wait_query="SELECT false", read_every_ms=1)
     with opened() as service, Throttle(limits, opened, table="app.t") as throttle:
         before = service.execute(settings).fetchall()

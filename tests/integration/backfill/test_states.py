@@ -72,7 +72,7 @@ def test_abort_ends_the_run_and_resume_lets_another_go_on(scene, stop):
     assert visited(scene) == done == 150
     with pytest.raises(ApplyError, match="was aborted") as refused:
         scene.run(scene.job())
-    assert refused.value.hint == "dbsec backfill resume count"
+    assert refused.value.hint == "dbsec backfill resume count --dsn REF"
     backfill.resume(scene.db, "count")
     assert scene.run(scene.job()).state is State.DONE
     assert scene.times() == {1: 500}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dbsec.errors import DbsecError
 from dbsec.migrations.runner import backfilling, forward, ledger
-from dbsec.migrations.runner.dropping import LOSES_ROWS, taken_away
+from dbsec.migrations.runner.dropping import LOSES_ROWS, names_taken_away
 from dbsec.migrations.runner.files import FileKind, Migration, script_of
 from dbsec.migrations.runner.ledger import Dropped, Entry, State
 from dbsec.migrations.runner.obstacle import Block, Obstacle
@@ -114,7 +114,7 @@ class _Reverter:
             return list(entry.dropped)
         machine = self.runner.machine
         done = machine.did(script_of(migration.path), entry.job("up"))
-        names = {(one.what, one.name) for one in taken_away(machine.connection, done, from_catalog(machine.connection))}
+        names = names_taken_away(done, from_catalog(machine.connection))
         return [one for one in entry.dropped if (one.what, one.name) in names]
 
 

@@ -76,13 +76,22 @@ def taken_away(connection: psycopg.Connection[Any], script: Script, schema: Sche
     constraint that the script itself makes and drops, is not listed.
     """
     found: dict[tuple[str, str], Dropped] = {}
+    for what, name, query, values in _of_script(script, schema):
+        definition = _definition(connection, query, values) if query else ""
+        if definition or not query:
+            found.setdefault((what, name), Dropped(what, name, definition))
+    return list(found.values())
+
+
+def names_taken_away(script: Script, schema: Schema) -> set[tuple[str, str]]:
+    """Name what the statements of a script drop, as (what, name): also of what is gone already."""
+    return {(what, name) for what, name, _, _ in _of_script(script, schema)}
+
+
+def _of_script(script: Script, schema: Schema) -> Iterator[Asked]:
     for statement in parse(script)[0]:
         for operation in operations_of(statement):
-            for what, name, query, values in _asked(operation, schema):
-                definition = _definition(connection, query, values) if query else ""
-                if definition or not query:
-                    found.setdefault((what, name), Dropped(what, name, definition))
-    return list(found.values())
+            yield from _asked(operation, schema)
 
 
 def _definition(connection: psycopg.Connection[Any], query: LiteralString, values: Sequence[Any]) -> str:

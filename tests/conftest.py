@@ -35,7 +35,7 @@ BUDGETS_S = {
     "arch": 60,
     "contract": 90,
     "docs": 60,
-    "integration": 420,
+    "integration": 600,
     "attack": 180,
     "drill": 120,
     "acceptance": 420,

@@ -392,7 +392,7 @@ def test_a_file_is_parsed_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> N
     read: list[str] = []
     real = grammar.statements_of
     seen = lambda text, **options: (read.append(text), real(text, **options))[1]  # noqa: E731
-    monkeypatch.setattr(parse, "statements_of", seen)
+    monkeypatch.setattr(parse, "statements_of", seen)  # hook: ok counts calls, and calls on
     site.write(_001_x__sql=EXPAND, _002_c__sql=DROP_PHONE)
     assert not site.up().obstacles
     assert [len([text for text in read if part in text]) for part in ("ADD COLUMN x", "DROP COLUMN phone")] == [1, 1]

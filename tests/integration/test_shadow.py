@@ -173,7 +173,7 @@ def test_no_write_is_lost_and_no_client_fails(shop: Conninfo, monkeypatch: pytes
         except BaseException as exc:
             failures.append(exc)
 
-    monkeypatch.setattr(copying, "_BATCH", 40)  # many windows, between which the clients write
+    monkeypatch.setattr(copying, "_BATCH", 40)  # hook: ok many windows, between which the clients write
     threads = [threading.Thread(target=client, args=(seed,)) for seed in range(3)]
     for thread in threads:
         thread.start()
@@ -216,7 +216,7 @@ def test_a_delete_under_way_leaves_no_ghost(shop: Conninfo, monkeypatch: pytest.
             finally:
                 thread.join()
 
-        monkeypatch.setattr(copying, "copied", during)
+        monkeypatch.setattr(copying, "copied", during)  # hook: ok a moment in between, on the real server
         _rewritten(shop)
     assert _one(shop, 'SELECT count(*) FROM "Shop"."pe ople" WHERE id = 100') == 0
     assert _one(shop, 'SELECT count(*) FROM "Shop"."pe ople"') == 299
@@ -233,7 +233,7 @@ def test_without_the_triggers_the_comparison_refuses_the_swap(shop: Conninfo, mo
         connection.execute('DELETE FROM "Shop"."pe ople" WHERE id = 90')
         return done
 
-    monkeypatch.setattr(copying, "copied", broken)
+    monkeypatch.setattr(copying, "copied", broken)  # hook: ok a moment in between, on the real server
     with pytest.raises(ApplyError, match="2 rows"):
         _rewritten(shop)
 
@@ -376,8 +376,8 @@ def test_a_delete_under_an_old_snapshot_leaves_no_ghost(shop: Conninfo, monkeypa
             old.rollback()
             return found
 
-        monkeypatch.setattr(copying, "copied", begins)
-        monkeypatch.setattr(copying, "differing", deletes)
+        monkeypatch.setattr(copying, "copied", begins)  # hook: ok a moment in between, on the real server
+        monkeypatch.setattr(copying, "differing", deletes)  # hook: ok a moment in between, on the real server
         _rewritten(shop)
     assert told == ["40001"]
     assert _one(shop, 'SELECT count(*) FROM "Shop"."pe ople" WHERE id = 100') == 1
@@ -416,7 +416,7 @@ def test_a_change_during_the_copy_stops_the_swap(shop: Conninfo, monkeypatch: py
         connection.execute(act.encode())
         return copied(connection, *args, **more)
 
-    monkeypatch.setattr(copying, "copied", during)
+    monkeypatch.setattr(copying, "copied", during)  # hook: ok a moment in between, on the real server
     with pytest.raises(ApplyError, match=r"was changed|has a view"):
         _rewritten(shop)
     assert _one(shop, 'SELECT to_regclass(\'"Shop"."dbsec_gone_pe ople"\') IS NULL')
@@ -432,5 +432,5 @@ def test_one_rewrite_of_a_table_at_a_time(shop: Conninfo, monkeypatch: pytest.Mo
             shadow.abort(session, PEOPLE)
         return copied(*args, **more)
 
-    monkeypatch.setattr(copying, "copied", during)
+    monkeypatch.setattr(copying, "copied", during)  # hook: ok a moment in between, on the real server
     _rewritten(shop)

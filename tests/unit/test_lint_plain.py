@@ -52,7 +52,7 @@ def typed(monkeypatch):
             asked.append(given)
             return 0
 
-        monkeypatch.setattr(linting, "run", keep)
+        monkeypatch.setattr(linting, "run", keep)  # hook: ok keeps what it is given
         typer.main.get_command(migrate.COMMAND).main(["lint", *argv], standalone_mode=False)
         (one,) = asked
         return one

@@ -31,7 +31,7 @@ def test_a_value_is_counted_once_wherever_chunks_end(tmp_path: Path, monkeypatch
     file.write_bytes(b"x" * 7 + raw + b"yy" + raw * 3 + b"z" * 40 + raw)
     longer = Canary.of("a much longer value than the other one, so that the overlap is larger")
     for chunk in (1, 5, 13, 14, 17, 64, 4096):
-        monkeypatch.setattr(residue, "_CHUNK", chunk)
+        monkeypatch.setattr(residue, "_CHUNK", chunk)  # hook: ok a size
         assert _found(file, CANARY, longer) == {(CANARY.name, "plain"): 5}, chunk
 
 

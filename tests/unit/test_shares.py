@@ -117,7 +117,7 @@ def test_operations_come_through_as_they_were():
     ],
 )
 def test_later_shares_are_smaller(monkeypatch, sizes, processors, cuts):
-    monkeypatch.setattr("dbsec.cli.migrate.judging.processors", lambda: processors)
+    monkeypatch.setattr("dbsec.cli.migrate.judging.processors", lambda: processors)  # hook: ok a number
     assert _cuts(sizes) == cuts
 
 

@@ -21,7 +21,7 @@ from dbsec.errors import ApplyError, UsageError
 MAIN = pytest.mark.pg(15, 17, 18)
 SECRET = "Zoe.Secret@example.org"
 EMAIL = {"name": "normalize", "table": "app.users", "key": ("id",), "batch_rows": 100}
-TODO = {**EMAIL, "set": "normalized = lower(btrim(email))", "where": "normalized IS NULL"}
+WALK = {**EMAIL, "set": "normalized = lower(btrim(email))", "where": "normalized IS NULL"}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def record(scene) -> dict[str, Any]:
 
 @MAIN
 def test_a_mismatch_of_every_sort_is_found_named_and_repaired(users, said):
-    job = walked(users, **TODO)
+    job = walked(users, **WALK)
     clean = verify(users.db, job, range_rows=300)
     assert (clean.rows, clean.outside, clean.off, clean.empty, clean.ranges) == (1000, 0, 0, 1, 4)
     assert verified(users.db, job.name, job.digest)
@@ -77,7 +77,7 @@ def test_a_mismatch_of_every_sort_is_found_named_and_repaired(users, said):
 
 
 def test_without_where_a_null_is_told_from_a_wrong_value(users):
-    job = walked(users, **{**TODO, "where": None})
+    job = walked(users, **{**WALK, "where": None})
     users.db.execute("UPDATE app.users SET normalized = NULL WHERE id = 5")
     users.db.execute("UPDATE app.users SET normalized = '' WHERE id = 6")
     found = verify(users.db, job)
@@ -86,12 +86,12 @@ def test_without_where_a_null_is_told_from_a_wrong_value(users):
 
 
 def test_a_row_that_another_writer_mends_is_no_mismatch_of_the_repair(users):
-    job = walked(users, **TODO)
+    job = walked(users, **WALK)
     assert verify(users.db, job, repair=True).repaired == 0
 
 
 def test_no_value_is_shown_or_recorded(users, said, capfd):
-    job = walked(users, **TODO)
+    job = walked(users, **WALK)
     users.db.execute("UPDATE app.users SET normalized = 'off' WHERE id = 7")
     found = verify(users.db, job, progress=said)
     shown = f"{found!r} {json.dumps(record(users))} {said.steps} {capfd.readouterr()}"
@@ -101,10 +101,10 @@ def test_no_value_is_shown_or_recorded(users, said, capfd):
 
 
 def test_a_failing_expression_names_no_value(users):
-    job = walked(users, **TODO)
+    job = walked(users, **WALK)
     users.db.execute("ALTER TABLE app.users ADD age text")
     users.db.execute(f"UPDATE app.users SET age = '{SECRET}' WHERE id = 7")
-    broken = Job(**{**TODO, "check": "age::int > 1"})
+    broken = Job(**{**WALK, "check": "age::int > 1"})
     assert broken.digest == job.digest
     with pytest.raises(ApplyError) as refused:
         verify(users.db, broken)
@@ -151,7 +151,7 @@ def test_a_composite_key_is_named_whole_and_repaired(scene):
 
 
 def test_rows_that_the_job_is_not_about_are_counted_apart(users):
-    job = walked(users, **{**TODO, "where": "seen = 0 AND normalized IS NULL"})
+    job = walked(users, **{**WALK, "where": "seen = 0 AND normalized IS NULL"})
     users.db.execute("UPDATE app.users SET seen = 1, normalized = 'off' WHERE id <= 10")
     found = verify(users.db, job)
     assert (found.rows, found.outside, found.off) == (990, 10, 0)
@@ -264,18 +264,18 @@ def test_a_job_in_python_can_say_what_it_is_about(users):
 
 
 def test_another_definition_is_not_verified_by_the_record_of_the_first(users):
-    job = walked(users, **TODO)
+    job = walked(users, **WALK)
     verify(users.db, job)
-    other = Job(**{**TODO, "set": "normalized = upper(email)"})
+    other = Job(**{**WALK, "set": "normalized = upper(email)"})
     assert not verified(users.db, other.name, other.digest)
     with pytest.raises(UsageError, match="begun with another definition"):
         verify(users.db, other)
     with pytest.raises(UsageError, match="there is no backfill 'never'"):
-        verify(users.db, Job(**{**TODO, "name": "never"}))
+        verify(users.db, Job(**{**WALK, "name": "never"}))
 
 
 def test_a_verification_locks_nobody_out(users):
-    job = walked(users, **TODO)
+    job = walked(users, **WALK)
     with users.another() as service:
         service.execute("BEGIN; UPDATE app.users SET seen = 1; LOCK TABLE app.users IN EXCLUSIVE MODE")
         assert verify(users.db, job).clean
@@ -290,7 +290,7 @@ def test_an_empty_table_is_verified(scene):
 
 
 def test_the_command_names_keys_and_repairs(users, tmp_path):
-    job = walked(users, **{**TODO, "name": "007_normalize"})
+    job = walked(users, **{**WALK, "name": "007_normalize"})
     text = f"format = 1\ntable = 'app.users'\nkey = 'id'\nset = '{job.set}'\nwhere = '{job.where}'\nbatch_rows = 100\n"
     (tmp_path / "007_normalize.toml").write_text(text)
     files.write_atomic(tmp_path / "dsn", users.conninfo.text())

@@ -20,6 +20,8 @@ from dbsec.demo import sequence
 from dbsec.lab.state import State
 from dbsec.testing.canary import Canaries
 
+# a whole demo, on a machine that may be slow and does other work meanwhile
+pytestmark = pytest.mark.timeout(900)
 DBSEC = [sys.executable, "-m", "dbsec"]
 FIELDS = {
     *("format", "kind", "prev", "hash", "actor", "host", "target", "dbsec", "revision", "config_digest", "ticket"),

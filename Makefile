@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
-LOCKS  := core app lab migrations alembic pg18 screens demo test
+LOCKS  := core app lab migrations alembic vault aws pkcs11 orm pg18 screens demo test
 
 .PHONY: demo test api rules guardrails lint bench setup setup-test setup-extra lock clean help
 

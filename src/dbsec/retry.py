@@ -18,18 +18,22 @@ def retry(
     on: tuple[type[Exception], ...],
     within_s: float,
     what: str,
+    unless: tuple[type[Exception], ...] = (),
     first_pause_s: float = 0.05,
     clock: Clock = SYSTEM,
 ) -> T:
     """Call ``act`` until it returns; pauses double up to 1 s; each is a random part of it, half at least.
 
-    Errors: ``GaveUp`` from the last failure once ``within_s`` has passed; whatever is not in ``on`` at once.
+    Errors: ``GaveUp`` from the last failure once ``within_s`` has passed; whatever is not in ``on``, or is in
+    ``unless``, at once.
     """
     deadline = clock.monotonic() + within_s
     pause = first_pause_s
     while True:
         try:
             return act()
+        except unless:
+            raise
         except on as exc:
             if clock.monotonic() >= deadline:
                 raise GaveUp(f"{what} did not succeed within {within_s:g} s: {exc}") from exc

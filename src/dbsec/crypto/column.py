@@ -1,0 +1,88 @@
+"""One column of one tenant under one DEK: the ciphers, and the loops in which a value's time is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from dbsec.crypto import nonces
+from dbsec.crypto.binding import Field, RowId, Unbinding, aad_prefix, label, row_part
+from dbsec.crypto.dek import Dek
+from dbsec.crypto.errors import DecryptionFailed
+from dbsec.crypto.format import HEADER, NONCE_BYTES, Algorithm, header_of
+from dbsec.crypto.invocations import Invocations
+
+_NONCE_END = HEADER.size + NONCE_BYTES
+_AEAD = b"dbsec/1/aead"
+Row = RowId | Unbinding
+
+
+class Column:
+    """Encrypts and decrypts by reference, until ``expires`` on the keyring's clock; ``hot`` since it was last used."""
+
+    __slots__ = ("_decrypt", "_encrypt", "_invocations", "_prefix", "expires", "field", "header", "hot", "key_id")
+
+    def __init__(
+        self, dek: Dek, key_id: int, place: Field, tenant: str, invocations: Invocations, *, expires: float
+    ) -> None:
+        cipher = AESGCM(dek.subkey(label(_AEAD, tenant, place)))
+        self.field = place
+        self.key_id = key_id
+        self.expires = expires
+        self.hot = True
+        self.header = header_of(Algorithm.AES_256_GCM, key_id)
+        self._encrypt = cipher.encrypt
+        self._decrypt = cipher.decrypt
+        self._prefix = aad_prefix(tenant, place, self.header)
+        self._invocations = invocations
+
+    def encrypt(self, value: bytes, row: Row, version: int | None = None) -> bytes:
+        """Encrypt one value. Errors: ``Unbound``; ``Refused`` at the limit of the key."""
+        aad = self._prefix + row_part(row, version)
+        self._invocations.take()
+        nonce = nonces.take()
+        return self.header + nonce + self._encrypt(nonce, value, aad)
+
+    def decrypt(self, blob: bytes, row: Row, version: int | None = None) -> bytes:
+        """Decrypt one value that has our header. Errors: ``DecryptionFailed``."""
+        aad = self._prefix + row_part(row, version)
+        try:
+            return self._decrypt(blob[6:_NONCE_END], blob[_NONCE_END:], aad)
+        except (InvalidTag, ValueError):
+            raise DecryptionFailed(str(self.field), key_id=self.key_id) from None
+
+    def encrypt_many(
+        self, values: Sequence[bytes], rows: Iterable[Row], versions: Iterable[int | None] | None = None
+    ) -> list[bytes]:
+        """Encrypt a batch; there are as many rows as values. Errors: those of ``encrypt``, and then no value."""
+        prefix, header, encrypt = self._prefix, self.header, self._encrypt
+        tails = tails_of(rows, versions)
+        self._invocations.take_many(len(values))
+        drawn = nonces.draw(len(values))
+        return [
+            header + nonce + encrypt(nonce, value, prefix + tail)
+            for nonce, value, tail in zip(drawn, values, tails, strict=True)
+        ]
+
+    def decrypt_many(self, blobs: Sequence[bytes], tails: Sequence[bytes]) -> list[bytes]:
+        """Decrypt a batch of values that have our header; ``tails`` are as many. Errors: ``DecryptionFailed``."""
+        prefix, decrypt = self._prefix, self._decrypt
+        try:
+            return [
+                decrypt(blob[6:_NONCE_END], blob[_NONCE_END:], prefix + tail)
+                for blob, tail in zip(blobs, tails, strict=True)
+            ]
+        except (InvalidTag, ValueError):
+            raise DecryptionFailed(str(self.field), key_id=self.key_id) from None
+
+    def __repr__(self) -> str:
+        return f"<DEK {self.key_id} of {self.field}>"
+
+
+def tails_of(rows: Iterable[Row], versions: Iterable[int | None] | None) -> list[bytes]:
+    """Return the last part of each value's AAD. Errors: ``Unbound``."""
+    if versions is None:
+        return [row_part(row) for row in rows]
+    return [row_part(row, version) for row, version in zip(rows, versions, strict=True)]

@@ -1,0 +1,322 @@
+"""Keys by reference: one KMS call a key and TTL, ciphers cached, nothing of it inherited by a fork."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TypeVar
+
+from dbsec.clock import SYSTEM, Clock
+from dbsec.crypto import dek as deks
+from dbsec.crypto.binding import Field
+from dbsec.crypto.column import Column
+from dbsec.crypto.dek import Dek
+from dbsec.crypto.errors import DecryptionFailed, KeyExhausted, KeyMissing, ModeRefused, Unbound
+from dbsec.crypto.format import HEADER, KEY_BYTES
+from dbsec.crypto.invocations import Invocations
+from dbsec.crypto.lookup import Lookup
+from dbsec.crypto.store import KeyRow, KeyState, KeyStore, NewKey, Purpose
+from dbsec.kms import Kms, KmsError, KmsRefused, unwrap_many
+
+_LOG = logging.getLogger(__name__)
+_STRIPES = 64
+_ALIVE: weakref.WeakSet[Keyring] = weakref.WeakSet()
+Place = tuple[str, Field]
+
+
+class Profile(StrEnum):
+    """``fips`` keeps to what a validated module offers: AES-GCM, HKDF, HMAC. AES-SIV is not in it."""
+
+    STANDARD = "standard"
+    FIPS = "fips"
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """An unwrapped key until ``expires``, and the caches that hold a cipher made from it."""
+
+    row: KeyRow
+    dek: Dek
+    invocations: Invocations
+    expires: float
+    leased: int = 0
+    ciphers: list[Column | Lookup] = field(default_factory=list)
+    forget: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def hot(self) -> bool:
+        """Tell whether one of its ciphers was used since the last time, and begin anew."""
+        seen = any(cipher.hot for cipher in self.ciphers)
+        for cipher in self.ciphers:
+            cipher.hot = False
+        return seen
+
+
+class Keyring:
+    """Gives the cipher of a column. Safe for threads; a forked child begins with empty caches.
+
+    ``ttl`` is how long a key serves after it was unwrapped, also while the KMS is away, and how long a key that was
+    retired, disabled or destroyed may serve here. ``max_keys`` bounds the cache: a key that was not used is dropped
+    first. ``max_uses`` drops a key after that many leased encryptions of this process, whatever its age.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        kms: Kms,
+        *,
+        ttl: timedelta = timedelta(minutes=5),
+        max_keys: int = 10_000,
+        max_uses: int | None = None,
+        profile: Profile = Profile.STANDARD,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.profile = profile
+        self._store = store
+        self.kms = kms
+        self._ttl_s = ttl.total_seconds()
+        self._max_keys = max_keys
+        self._max_uses = max_uses
+        # each value asks for the time: without the detour through the port where that is the machine's
+        self.now = time.monotonic if clock is SYSTEM else clock.monotonic
+        self.forget()
+        _ALIVE.add(self)
+
+    def forget(self) -> None:
+        """Drop every cached key: the next use of each asks store and KMS again. Also what a fork does to its child."""
+        self.writers: dict[Place, Column] = {}
+        self.readers: dict[tuple[str, Field, bytes], Column] = {}
+        self._lookups: dict[tuple[str, Field, int], Lookup] = {}
+        self._lookup_readers: dict[tuple[str, Field, bytes], Lookup] = {}
+        self._keys: dict[int, _Loaded] = {}
+        self._guard = threading.Lock()
+        self._loading = [threading.Lock() for _ in range(_STRIPES)]
+
+    def __repr__(self) -> str:
+        return f"<keyring of {len(self._keys)} cached keys>"
+
+    # --- what encrypts
+
+    def writer(self, tenant: str, place: Field) -> Column:
+        """Return the cipher that writes; a first key is made where there is none.
+
+        Errors: ``KmsError``; ``ConnectError``; ``KeyMissing`` where the active key can no longer be unwrapped.
+        """
+        _check(tenant, place)
+        with self._stripe(tenant, place.context):
+            found = self.writers.get((tenant, place))
+            if found is None or found.expires <= self.now():
+                row = self._store.active(tenant, place.context, Purpose.DATA)
+                loaded = self._load(row or self._create(tenant, place.context, Purpose.DATA, 1))
+                found = self._column(loaded, place)
+                self._keep(loaded, self.writers, (tenant, place), found)
+            return found
+
+    def refused(self, column: Column, tenant: str) -> Column:
+        """Return the writer that has taken over from one whose lease was refused. Errors: ``KeyExhausted``."""
+        self._drop(column.key_id)
+        successor = self.writer(tenant, column.field)
+        if successor.key_id == column.key_id:
+            raise KeyExhausted(
+                f"key {column.key_id} of '{column.field.context}' has encrypted 2^32 values: no more under it",
+                hint=f"dbsec crypto rotate-dek --context {column.field.context}",
+            )
+        return successor
+
+    # --- what decrypts
+
+    def reader(self, tenant: str, place: Field, header: bytes) -> Column:
+        """Return the cipher of a value's header. Errors: ``DecryptionFailed``; ``KmsUnavailable``; ``ConnectError``."""
+        loaded = self._of_header(tenant, place, header, Purpose.DATA)
+        found = self._column(loaded, place)
+        if found.header != header:
+            raise DecryptionFailed(str(place), key_id=loaded.row.id)
+        self._keep(loaded, self.readers, (tenant, place, header), found)
+        return found
+
+    def lookup_reader(self, tenant: str, place: Field, header: bytes) -> Lookup:
+        """Return the key of a deterministic value. Errors: those of ``reader``."""
+        cached = self._lookup_readers.get((tenant, place, header))
+        if cached is not None and cached.expires > self.now():
+            cached.hot = True
+            return cached
+        loaded = self._of_header(tenant, place, header, Purpose.LOOKUP)
+        found = self._lookup(loaded, place)
+        self._keep(loaded, self._lookup_readers, (tenant, place, header), found)
+        return found
+
+    def prefetch(self, ids: Iterable[int]) -> None:
+        """Unwrap many keys in as few calls as the KMS takes; what cannot be unwrapped is left to its first use."""
+        wanted = [key_id for key_id in set(ids) if not self._cached(key_id)]
+        rows = [row for row in self._store.by_ids(wanted) if row.state is not KeyState.DESTROYED]
+        opened = unwrap_many(self.kms, [(row.wrapped, row.aad) for row in rows])
+        for row, dek in zip(rows, opened, strict=True):
+            if not isinstance(dek, KmsError):
+                self._admit(row, dek)
+
+    # --- what finds
+
+    def lookup(self, tenant: str, place: Field, generation: int) -> Lookup:
+        """Return the lookup key of a generation; one that nobody has made yet is made.
+
+        Errors: those of ``writer``.
+        """
+        cached = self._lookups.get((tenant, place, generation))
+        if cached is not None and cached.expires > self.now():
+            cached.hot = True
+            return cached
+        _check(tenant, place)
+        with self._stripe(tenant, place.context):
+            row = self._store.of_generation(tenant, place.context, Purpose.LOOKUP, generation)
+            loaded = self._load(row or self._create(tenant, place.context, Purpose.LOOKUP, generation))
+            found = self._lookup(loaded, place)
+            self._keep(loaded, self._lookups, (tenant, place, generation), found)
+            return found
+
+    def allow_deterministic(self, place: Field) -> None:
+        """Errors: ``ModeRefused`` in the FIPS profile."""
+        if self.profile is Profile.FIPS:
+            raise ModeRefused(
+                f"'{place}' is deterministic, and AES-SIV is not in OpenSSL's FIPS provider",
+                hint="in the FIPS profile: randomised, with a blind index",
+            )
+
+    # --- keys
+
+    def _create(self, tenant: str, context: str, purpose: Purpose, generation: int) -> KeyRow:
+        return self._store.add(new_key(self.kms, tenant, context, purpose, generation))
+
+    def _of_header(self, tenant: str, place: Field, header: bytes, purpose: Purpose) -> _Loaded:
+        """Find the key that a header names; that of another tenant or table is as unknown as one that never was."""
+        key_id = HEADER.unpack(header)[2]
+        with self._stripe(key_id):
+            loaded = self._cached(key_id)
+            if loaded is None:
+                rows = self._store.by_ids([key_id])
+                if not rows or not _is_of(rows[0], tenant, place, purpose):
+                    raise DecryptionFailed(str(place), key_id=key_id)
+                try:
+                    loaded = self._load(rows[0])
+                except (KmsRefused, KeyMissing) as exc:
+                    _LOG.warning("key %d of '%s' cannot be used: %s", key_id, place.context, exc)
+                    raise DecryptionFailed(str(place), key_id=key_id) from exc
+        if not _is_of(loaded.row, tenant, place, purpose):
+            raise DecryptionFailed(str(place), key_id=key_id)
+        return loaded
+
+    def _load(self, row: KeyRow) -> _Loaded:
+        """Unwrap. Errors: ``KmsError``; ``KeyMissing`` for one that was destroyed, or not the one committed to."""
+        found = self._cached(row.id)
+        if found is not None:
+            found.row = row
+            return found
+        if row.state is KeyState.DESTROYED:
+            raise KeyMissing(f"key {row.id} of '{row.context}' was destroyed", hint="dbsec crypto keys")
+        return self._admit(row, self.kms.unwrap(row.wrapped, row.aad))
+
+    def _admit(self, row: KeyRow, unwrapped: bytearray) -> _Loaded:
+        if len(unwrapped) != KEY_BYTES:
+            deks.erase(unwrapped)
+            raise KeyMissing(f"key {row.id} of '{row.context}' is no DEK", hint="dbsec crypto keys")
+        dek = Dek(unwrapped, row.salt)
+        if not dek.keeps(row.commitment):
+            raise KeyMissing(f"key {row.id} of '{row.context}' is not the one committed to", hint="dbsec crypto keys")
+        loaded = _Loaded(row, dek, Invocations(lambda count: self._lease(row.id, count)), self.now() + self._ttl_s)
+        with self._guard:
+            self._make_room()
+            self._keys[row.id] = loaded
+        return loaded
+
+    def _lease(self, key_id: int, count: int) -> bool:
+        loaded = self._keys.get(key_id)
+        if loaded is not None and self._max_uses is not None:
+            loaded.leased += count
+            if loaded.leased > self._max_uses:
+                self._drop(key_id)
+        return self._store.lease(key_id, count)
+
+    def _cached(self, key_id: int) -> _Loaded | None:
+        found = self._keys.get(key_id)
+        if found is not None and found.expires <= self.now():
+            self._drop(key_id)
+            return None
+        return found
+
+    def _make_room(self) -> None:
+        """Drop what has expired, then what was not used since the last look, then the oldest."""
+        if len(self._keys) < self._max_keys:
+            return
+        now = self.now()
+        for key_id in [key_id for key_id, loaded in self._keys.items() if loaded.expires <= now]:
+            self._forget_key(key_id)
+        if len(self._keys) >= self._max_keys:
+            cold = (key_id for key_id, loaded in self._keys.items() if not loaded.hot)
+            self._forget_key(next(cold, next(iter(self._keys))))
+
+    def _drop(self, key_id: int) -> None:
+        with self._guard:
+            self._forget_key(key_id)
+
+    def _forget_key(self, key_id: int) -> None:
+        loaded = self._keys.pop(key_id, None)
+        for forget in loaded.forget if loaded else ():
+            forget()
+
+    def _column(self, loaded: _Loaded, place: Field) -> Column:
+        row = loaded.row
+        return Column(loaded.dek, row.id, place, row.tenant, loaded.invocations, expires=loaded.expires)
+
+    def _lookup(self, loaded: _Loaded, place: Field) -> Lookup:
+        return Lookup(loaded.dek, loaded.row.id, place, loaded.row.tenant, expires=loaded.expires)
+
+    def _keep(self, loaded: _Loaded, cache: dict[K, C], key: K, cipher: C) -> None:
+        cache[key] = cipher
+        loaded.ciphers.append(cipher)
+        loaded.forget.append(lambda: cache.pop(key, None))
+
+    def _stripe(self, *what: object) -> threading.Lock:
+        return self._loading[hash(what) % _STRIPES]
+
+
+K = TypeVar("K")
+C = TypeVar("C", Column, Lookup)
+
+
+def new_key(kms: Kms, tenant: str, context: str, purpose: Purpose, generation: int) -> NewKey:
+    """Draw a DEK, wrap it, and commit to it; as bytes it exists only in here. Errors: ``KmsError``."""
+    salt = os.urandom(KEY_BYTES)
+    blank = NewKey(tenant, context, purpose, generation, b"", "", "", b"", salt)
+    dek = deks.fresh()
+    try:
+        wrapped = kms.wrap(dek, blank.aad)
+        told = kms.describe(blank.aad)
+        commitment = Dek(dek, salt).commitment()
+    finally:
+        deks.erase(dek)
+    return NewKey(tenant, context, purpose, generation, wrapped, told.kek, told.version, commitment, salt)
+
+
+def _is_of(row: KeyRow, tenant: str, place: Field, purpose: Purpose) -> bool:
+    return (row.tenant, row.context, row.purpose) == (tenant, place.context, purpose)
+
+
+def _check(tenant: str, place: Field) -> None:
+    if not isinstance(tenant, str):
+        raise Unbound(f"the tenant of '{place}' is text, not {type(tenant).__name__}", hint="str(tenant_id)")
+    if not place.context or not place.column:
+        raise Unbound("a field has a context and a column", hint='Field("app.users", "phone")')
+
+
+def _after_fork() -> None:
+    for keyring in _ALIVE:
+        keyring.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

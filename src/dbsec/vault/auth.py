@@ -1,0 +1,94 @@
+"""How a client comes to its token: from a reference that somebody else renews, or by a login."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from dbsec.secret import Secret, resolve
+from dbsec.vault.errors import VaultNotFound, VaultRefused
+
+Body: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token and its life: ``ttl_s`` seconds from now, 0 for ever or not known."""
+
+    secret: Secret
+    ttl_s: float = 0
+    renewable: bool = False
+
+
+class Call(Protocol):
+    """Sends one request, with the token that is given or without any."""
+
+    def __call__(self, method: str, path: str, body: Body | None = None, *, token: Secret | None = None) -> Body:
+        """Return the answer's JSON."""
+
+
+class Auth(Protocol):
+    """A way to a token."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for two ways that lead to the same token."""
+
+    def login(self, call: Call) -> Token:
+        """Bring a token now."""
+
+    def moved_on(self, held: Secret) -> bool:
+        """Tell, without asking the server, whether a login brings another token than this one that still lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAuth:
+    """A token by reference (``file:`` or ``env:``), read at each login: an agent may have put a new one there."""
+
+    reference: str
+    environ: Mapping[str, str] = field(repr=False)
+
+    @property
+    def key(self) -> Hashable:
+        """The reference, and whose environment it is read in."""
+        return ("token", self.reference, id(self.environ))
+
+    def login(self, call: Call) -> Token:
+        """Read the token and ask the server for its life; one that may not ask counts as without end."""
+        secret = resolve(self.reference, environ=self.environ)
+        try:
+            told = call("GET", "auth/token/lookup-self", token=secret)["data"]
+        except (VaultRefused, VaultNotFound):
+            return Token(secret)
+        return Token(secret, float(told["ttl"]), bool(told.get("renewable")))
+
+    def moved_on(self, held: Secret) -> bool:
+        """Tell whether another token stands there now."""
+        return resolve(self.reference, environ=self.environ) != held
+
+
+@dataclass(frozen=True, slots=True)
+class AppRole:
+    """A login with a role id and, by reference, its secret id. Source: openbao.org, "AppRole auth method"."""
+
+    role_id: str
+    secret_id: str
+    environ: Mapping[str, str] = field(repr=False)
+    mount: str = "approle"
+
+    @property
+    def key(self) -> Hashable:
+        """The role, its reference, and whose environment that is read in."""
+        return ("approle", self.mount, self.role_id, self.secret_id, id(self.environ))
+
+    def login(self, call: Call) -> Token:
+        """Log in; the secret id is read each time, for it is rotated too."""
+        secret_id = resolve(self.secret_id, environ=self.environ)
+        body = {"role_id": self.role_id, "secret_id": secret_id.reveal()}
+        granted = call("POST", f"auth/{self.mount}/login", body)["auth"]
+        return Token(Secret(granted["client_token"]), float(granted["lease_duration"]), bool(granted["renewable"]))
+
+    def moved_on(self, held: Secret) -> bool:
+        """Tell no: each login brings another token with the same rights."""
+        return False

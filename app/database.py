@@ -17,6 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app import pooler
+from dbsec.crypto import Envelope
+from dbsec.crypto.orm import attach
 from dbsec.errors import DbsecError
 from dbsec.pg import Conninfo, connect
 
@@ -49,7 +51,7 @@ class PooledConnection(psycopg.Connection[TupleRow]):
 class Generation:
     """One pool with the engine that borrows from it. The counts are guarded by the database's lock."""
 
-    def __init__(self, number: int, conninfo: Conninfo, *, max_size: int) -> None:
+    def __init__(self, number: int, conninfo: Conninfo, *, max_size: int, envelope: Envelope | None) -> None:
         self.number = number
         self.waiting = 0
         self.in_use = 0
@@ -75,6 +77,8 @@ class Generation:
             hide_parameters=True,
             use_native_hstore=False,
         )
+        if envelope is not None:
+            attach(self.engine, envelope)
 
     def verify(self) -> None:
         """Open the pool and run a query through pool and engine; on an error close it again."""
@@ -115,12 +119,15 @@ class Database:
     ``read_conninfo`` is asked on every (re)connect; errors of ``reconnect`` are told by ``reconnect_state``.
     """
 
-    def __init__(self, read_conninfo: Callable[[], Conninfo], *, max_size: int) -> None:
+    def __init__(
+        self, read_conninfo: Callable[[], Conninfo], *, max_size: int, envelope: Envelope | None = None
+    ) -> None:
         self._read_conninfo = read_conninfo
+        self._envelope = envelope
         self._max_size = max_size
         self._changed = threading.Condition()
         self._draining: list[Generation] = []
-        self._current = Generation(1, read_conninfo(), max_size=max_size)
+        self._current = self._generation(1, read_conninfo())
         self.reconnect_state = "none"
         self.reconnect_attempts = 0
 
@@ -150,7 +157,7 @@ class Database:
         try:
             conninfo = self._read_conninfo()
             connect(conninfo, timeout_s=_VERIFY_S).close()
-            candidate = Generation(self._current.number + 1, conninfo, max_size=self._max_size)
+            candidate = self._generation(self._current.number + 1, conninfo)
             candidate.verify()
             self._switch(candidate)
             state = "ok"
@@ -160,6 +167,9 @@ class Database:
         finally:
             self.reconnect_state = state
             self.reconnect_attempts += 1
+
+    def _generation(self, number: int, conninfo: Conninfo) -> Generation:
+        return Generation(number, conninfo, max_size=self._max_size, envelope=self._envelope)
 
     def _switch(self, candidate: Generation) -> None:
         with self._changed:

@@ -11,9 +11,9 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from app.database import Database
+from app.encryption import open_for
 from app.limits import TokenBuckets
-from app.phone_cipher import PhoneCipher
-from app.phones import Clear, Encrypted, Phones
+from app.people import People
 from app.sessions import Sessions, unauthorized
 from app.settings import Settings
 from dbsec.errors import DbsecError
@@ -30,11 +30,12 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.flags = settings.flags()
-        self.database = Database(settings.conninfo, max_size=settings.pool_max)
+        encrypts = settings.encrypted | settings.changing
+        envelope = open_for(settings.environ, settings.conninfo) if encrypts else None
+        self.database = Database(settings.conninfo, max_size=settings.pool_max, envelope=envelope)
         self.sessions = Sessions(settings.subkey("session"), settings.service, lifetime_s=settings.session_s)
         self.cursor_key = settings.subkey("cursor")
-        key = settings.phone_key
-        self.phones: Phones = Encrypted(PhoneCipher(key), lambda: self.flags) if key else Clear()
+        self.people = People.of(settings, lambda: self.flags)
         self.requests = TokenBuckets(settings.rate_per_s)
         self.logins = TokenBuckets(settings.rate_per_s)
         self._reloading = ThreadPoolExecutor(1, thread_name_prefix="reload")

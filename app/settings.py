@@ -13,6 +13,7 @@ from dbsec.pg import Conninfo
 from dbsec.secret import Secret, resolve
 
 _LEAST_KEY = 32
+_ENCRYPTABLE = frozenset({"phone", "email"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Flags:
 class Settings:
     """The service's configuration. ``environ`` stays, because references are resolved again on SIGHUP.
 
-    ``phone_key`` makes it the release that encrypts phones.
+    ``encrypted`` are the columns that this release knows as ciphertext alone, ``changing`` those that it keeps in clear
+    and encrypted, as its flags say.
     """
 
     environ: Mapping[str, str]
@@ -37,7 +39,8 @@ class Settings:
     service: str
     release: str
     flags_file: Path | None
-    phone_key: Secret | None
+    encrypted: frozenset[str]
+    changing: frozenset[str]
     rate_per_s: float
     pool_max: int
 
@@ -47,7 +50,7 @@ class Settings:
         key = resolve(_required(environ, "APP_SESSION_KEY"), environ=environ)
         if len(key.reveal().encode()) < _LEAST_KEY:
             raise ConfigError(f"APP_SESSION_KEY has under {_LEAST_KEY} bytes", hint="openssl rand -hex 32")
-        flags, phone_key = environ.get("APP_FLAGS", ""), environ.get("APP_PHONE_KEY", "")
+        flags = environ.get("APP_FLAGS", "")
         return cls(
             environ=environ,
             dsn=_required(environ, "APP_DSN"),
@@ -56,7 +59,8 @@ class Settings:
             service=environ.get("APP_SERVICE", "orders"),
             release=environ.get("APP_RELEASE", "dev"),
             flags_file=Path(flags) if flags else None,
-            phone_key=resolve(phone_key, environ=environ) if phone_key else None,
+            encrypted=_columns(environ, "APP_ENCRYPTED"),
+            changing=_columns(environ, "APP_CHANGING"),
             rate_per_s=_number(environ, "APP_RATE_PER_S", 100, most=1_000_000),
             pool_max=int(_number(environ, "APP_POOL_MAX", 8, most=1000)),
         )
@@ -93,6 +97,13 @@ def _required(environ: Mapping[str, str], name: str) -> str:
     if not environ.get(name):
         raise ConfigError(f"{name} is not set", hint=f"export {name}=file:/path/to/it")
     return environ[name]
+
+
+def _columns(environ: Mapping[str, str], name: str) -> frozenset[str]:
+    told = frozenset(filter(None, environ.get(name, "").split(",")))
+    if unknown := told - _ENCRYPTABLE:
+        raise ConfigError(f"{name} names '{min(unknown)}'", hint=f"{name}={','.join(sorted(_ENCRYPTABLE))}, or some")
+    return told
 
 
 def _number(environ: Mapping[str, str], name: str, default: float, *, most: float) -> float:

@@ -32,7 +32,7 @@ class User(Base):
 
     __tablename__ = "users"
 
-    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     tenant_id: Mapped[UUID]
     name: Mapped[str]
     email: Mapped[str]

@@ -11,19 +11,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
 
-from dbsec import files, process
+from dbsec import files, process, retry
 from dbsec.errors import ProgramError, ProgramMissing
 from dbsec.lab import account, ports
 from dbsec.pg import Conninfo
-from dbsec.process import Account
+from dbsec.process import Account, ProcessId
 from dbsec.progress import Silent
 from dbsec.testing.clusters import Cluster, Clusters
 from dbsec.testing.reaper import nothing_survives
+
+if TYPE_CHECKING:
+    from tests.openbao import OpenBao
+    from tests.softhsm import SoftHsm
 
 DEFAULT = 17
 ROOT = Path(__file__).parents[1]
@@ -42,6 +46,7 @@ BUDGETS_S = {
 }
 _spent_s: dict[str, float] = dict.fromkeys(BUDGETS_S, 0.0)
 _clusters: list[Clusters] = []
+_other_servers: list[Callable[[], list[ProcessId]]] = []
 
 # A shared machine stalls now and then: how long an example takes says nothing.
 hypothesis.settings.register_profile("dbsec", deadline=None)
@@ -87,9 +92,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def _reaper() -> Iterator[None]:
-    """Fail a test that leaves a process or a listener behind; the shared clusters may stay."""
-    with nothing_survives(spare=lambda: [pid for made in _clusters for pid in made.running()]):
+    """Fail a test that leaves a process or a listener behind; the shared servers may stay."""
+    with nothing_survives(spare=_shared_servers):
         yield
+
+
+def _shared_servers() -> list[ProcessId]:
+    asked = [*(made.running for made in _clusters), *_other_servers]
+    return [pid for running in asked for pid in running()]
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +150,53 @@ def database(cluster: Cluster) -> Iterator[Database]:
     name = f"t_{secrets.token_hex(4)}"
     yield Database(cluster, cluster.create_database(name))
     cluster.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def openbao_factory(server_root: Path) -> Iterator[Callable[..., OpenBao]]:
+    """Make a private OpenBao, to be paused or stopped: ``openbao_factory("raft")`` keeps its data over a restart."""
+    from tests.openbao import Servers  # brings hvac, which most folders never need
+
+    try:
+        made = Servers(server_root, account.server_account(Silent()))
+    except ProgramMissing as exc:
+        missing(f"OpenBao is not installed: {exc.hint}")
+    _other_servers.append(made.running)
+    yield made.create
+    made.close()
+    assert not made.running(), "an OpenBao outlived its tests"
+
+
+@pytest.fixture(scope="session")
+def openbao(openbao_factory: Callable[..., OpenBao]) -> OpenBao:
+    """One OpenBao for all tests of a worker; each test takes keys, policies and tokens of its own."""
+    return openbao_factory()
+
+
+@pytest.fixture(scope="session")
+def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    """A PKCS#11 token in software; one in a process, for the module is initialised once."""
+    from tests.softhsm import start
+
+    try:
+        return start(tmp_path_factory.mktemp("softhsm"), EXTRA / "root")
+    except ProgramMissing as exc:
+        missing(f"{exc}: {exc.hint}")
+
+
+@pytest.fixture(scope="session")
+def aws_endpoint(server_root: Path) -> Iterator[str]:
+    """The address of moto's server: it gives the shapes of AWS's answers, and refuses less than AWS."""
+    port = ports.free(1)[0]
+    log = server_root / f"moto-{port}.log"
+    code = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
+    server = process.spawn([sys.executable, "-W", "ignore", "-c", code, str(port)], cwd=server_root, log=log)
+    _other_servers.append(lambda: [server] if server.alive else [])
+    retry.wait_until(lambda: ports.taken(port) or not server.alive, within_s=30, what="moto")
+    assert server.alive, process.last_lines(log)
+    yield f"http://127.0.0.1:{port}"
+    process.stop(server)
+    log.unlink()
 
 
 @pytest.fixture(scope="session")

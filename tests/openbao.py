@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import secrets
 import signal
@@ -12,14 +13,16 @@ from typing import Literal
 from urllib.parse import urlencode
 
 from dbsec import files, process
+from dbsec.clock import SYSTEM, Clock
 from dbsec.lab import lab, openbao, ports
 from dbsec.lab.site import Site
 from dbsec.lab.state import State
 from dbsec.process import Account, ProcessId
 from dbsec.secret import Secret
 from dbsec.tls.ca import Authority
-from dbsec.vault import Settings, TokenAuth, Vault
+from dbsec.vault import AppRole, Auth, Settings, TokenAuth, Vault
 
+_NO_ENVIRON: dict[str, str] = {}
 _NUMBERS = itertools.count()
 _SELF = ProcessId.of(os.getpid()) or ProcessId(os.getpid(), 0)
 
@@ -54,9 +57,10 @@ class OpenBao:
         """Return a client that may do everything."""
         return self.client(self.token_file)
 
-    def client(self, token_file: Path, *, timeout_s: float = 5) -> Vault:
-        settings = Settings(self.address, ca=self.ca, timeout_s=timeout_s)
-        return Vault(settings, TokenAuth(f"file:{token_file}", environ={}))
+    def client(self, auth: Path | Auth, *, timeout_s: float = 5, clock: Clock = SYSTEM) -> Vault:
+        """Return a client with the token in a file, or with another way to one."""
+        way = TokenAuth(f"file:{auth}", _NO_ENVIRON) if isinstance(auth, Path) else auth
+        return Vault(Settings(self.address, ca=self.ca, timeout_s=timeout_s), way, clock=clock)
 
     def policy(self, rules: str) -> str:
         """Keep a policy and return its name."""
@@ -69,6 +73,20 @@ class OpenBao:
         body = {"policies": [self.policy(rules)], "ttl": ttl, "no_parent": True, "no_default_policy": False, **settings}
         made = self.admin().write("auth/token/create", body)
         return self.keep(made["auth"]["client_token"])
+
+    def approle(self, rules: str, **settings: object) -> AppRole:
+        """Make a role with this policy alone; ``settings`` are those of auth/approle/role."""
+        name = f"r-{secrets.token_hex(4)}"
+        admin = self.admin()
+        role = f"auth/approle/role/{name}"
+        admin.write(role, {"token_policies": [self.policy(rules)], **settings})
+        secret_id = self.keep(admin.write(f"{role}/secret-id")["data"]["secret_id"])
+        return AppRole(admin.read(f"{role}/role-id")["data"]["role_id"], f"file:{secret_id}", _NO_ENVIRON)
+
+    def audited(self, path: str) -> int:
+        """Count the answers that the audit file tells of requests to a path."""
+        lines = [json.loads(line) for line in self.audit_log.read_text().splitlines()]
+        return sum(1 for line in lines if line["type"] == "response" and line["request"]["path"] == path)
 
     def keep(self, secret: str) -> Path:
         """Write a credential to a private file of its own."""

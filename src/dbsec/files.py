@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
@@ -17,12 +18,22 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600, owner: tup
     ``owner`` is (uid, gid). A device or a pipe is written to, for root could replace ``/dev/null`` itself.
     Errors: ``OSError``; the old file is then untouched.
     """
-    import secrets  # brings hmac and random: most commands write nothing
-
     raw = data.encode() if isinstance(data, str) else data
     if _is_special(path):
         path.write_bytes(raw)
         return
+    with replacing(path, mode=mode, owner=owner) as stream:
+        stream.write(raw)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
+    """Write a file in pieces; it takes the old one's place, durable, when the block ends, and never if it raises.
+
+    Parameters and errors are those of ``write_atomic``, but for a device or a pipe, which it would replace.
+    """
+    import secrets  # brings hmac and random: most commands write nothing
+
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
@@ -30,7 +41,7 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600, owner: tup
             os.fchmod(stream.fileno(), mode)
             if owner is not None:
                 os.fchown(stream.fileno(), *owner)
-            stream.write(raw)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

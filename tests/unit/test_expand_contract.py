@@ -185,6 +185,7 @@ def test_every_kind_is_found_and_another_is_refused() -> None:
         "encrypt-column",
         "merge-columns",
         "rename-column",
+        "rotate-lookup",
         "split-columns",
     ]
     with pytest.raises(UsageError, match="no kind"):

@@ -6,13 +6,16 @@ from dbsec.crypto.envelope import Envelope
 from dbsec.crypto.errors import CryptoError, DecryptionFailed, KeyExhausted, KeyMissing, ModeRefused, Unbound
 from dbsec.crypto.keyring import Keyring, Profile
 from dbsec.crypto.lookup import BlindIndex, Normal
+from dbsec.crypto.opening import open_envelope
 from dbsec.crypto.postgres_store import PostgresKeyStore
+from dbsec.crypto.settings import CryptoSettings
 from dbsec.crypto.store import KeyRow, KeyState, KeyStore, MemoryKeyStore, NewKey, Purpose
 
 __all__ = [
     "UNBOUND",
     "BlindIndex",
     "CryptoError",
+    "CryptoSettings",
     "DecryptionFailed",
     "EncryptedColumn",
     "Envelope",
@@ -33,4 +36,5 @@ __all__ = [
     "Purpose",
     "RowId",
     "Unbound",
+    "open_envelope",
 ]

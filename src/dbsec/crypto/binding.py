@@ -107,9 +107,16 @@ def _typed(kind: RowType, raw: bytes) -> bytes:
     return _HEAD.pack(kind, len(raw)) + raw
 
 
+def _text(value: object) -> bytes:
+    try:
+        return _typed(RowType.TEXT, str(value).encode())
+    except UnicodeEncodeError:  # it would quote the id
+        raise Unbound("a row's id is no text: half a surrogate pair", hint="an id is what the database has") from None
+
+
 _WRITERS: dict[type, Callable[[object], bytes]] = {
     int: _int8,
     UUID: lambda part: _typed(RowType.UUID, part.bytes),  # type: ignore[attr-defined]
-    str: lambda part: _typed(RowType.TEXT, part.encode()),  # type: ignore[attr-defined]
+    str: _text,
     bytes: lambda part: _typed(RowType.BYTEA, part),  # type: ignore[arg-type]
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -15,13 +16,15 @@ from dbsec.crypto.binding import Field, RowId, Unbinding, aad_prefix, label, row
 from dbsec.crypto.column import Column, tails_of
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.errors import DecryptionFailed, Unbound
-from dbsec.crypto.format import HEADER, KEY_BYTES, NONCE_BYTES, Algorithm, Parsed, inline_header, parse
+from dbsec.crypto.format import HEADER, KEY_BYTES, NONCE_BYTES, Algorithm, Parsed, header_of, inline_header, parse
 from dbsec.crypto.invocations import Refused
-from dbsec.crypto.keyring import Keyring
+from dbsec.crypto.keyring import Keyring, check
 from dbsec.crypto.lookup import BlindIndex, normalised
 from dbsec.kms import KmsRefused
 
 _AEAD = b"dbsec/1/aead"
+_BY_REFERENCE = {header_of(kind, 0)[:2] for kind in (Algorithm.AES_256_GCM, Algorithm.AES_256_SIV)}
+_LOG = logging.getLogger(__name__)
 _NO_SALT = bytes(KEY_BYTES)  # an inline DEK encrypts one value: RFC 5869, 2.2
 Row = RowId | Unbinding
 
@@ -51,11 +54,13 @@ class Envelope:
     def decrypt(self, blob: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
         """Decrypt one value, by reference or inline. Errors: ``DecryptionFailed``, whatever is wrong with it."""
         keyring = self.keyring
+        if type(blob) is not bytes:  # a driver's memoryview cannot always be looked up
+            blob = bytes(blob)
         column = keyring.readers.get((tenant, field, blob[:6]))
         if column is None or column.expires <= keyring.now():
             parsed = _parsed(blob, field)
             if parsed.algorithm is not Algorithm.AES_256_GCM:
-                return self._other(parsed, bytes(blob), field, tenant, row, version)
+                return self._other(parsed, blob, field, tenant, row, version)
             column = keyring.reader(tenant, field, parsed.header)
         column.hot = True
         return column.decrypt(blob, row, version)
@@ -70,10 +75,8 @@ class Envelope:
         versions: Iterable[int | None] | None = None,
     ) -> list[bytes]:
         """Encrypt the values of many rows of one tenant, in half the time of single calls; all or none."""
-        column, rows = self._writer(tenant, field), list(rows)
-        versions = None if versions is None else list(versions)
-        if len(rows) != len(values):
-            raise Unbound(f"{len(values)} values of '{field}' came with {len(rows)} rows")
+        rows, versions = _paired(values, field, rows, versions)
+        column = self._writer(tenant, field)
         try:
             return column.encrypt_many(values, rows, versions)
         except Refused:
@@ -89,13 +92,12 @@ class Envelope:
         versions: Iterable[int | None] | None = None,
     ) -> list[bytes]:
         """Decrypt the values of many rows of one tenant; all or none. Errors: ``DecryptionFailed`` for the first."""
-        headers = {blob[:6] for blob in blobs}
+        rows, versions = _paired(blobs, field, rows, versions)
+        headers = {bytes(blob[:6]) for blob in blobs}
         if len(headers) == 1 and (column := self._warm_reader(tenant, field, next(iter(headers)))):
-            tails = tails_of(rows, versions)
-            if len(tails) != len(blobs):
-                raise Unbound(f"{len(blobs)} values of '{field}' came with {len(tails)} rows")
-            return column.decrypt_many(blobs, tails)
-        self._prefetch(headers)
+            column.hot = True
+            return column.decrypt_many(blobs, tails_of(rows, versions))
+        self._prefetch(tenant, field, headers)
         numbers = versions if versions is not None else [None] * len(blobs)
         return [
             self.decrypt(blob, field, tenant=tenant, row=row, version=number)
@@ -104,6 +106,7 @@ class Envelope:
 
     def encrypt_inline(self, value: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
         """Encrypt under a DEK of its own that travels with the value: one KMS call for it, and one for each reading."""
+        check(tenant, field)
         dek = deks.fresh()
         try:
             wrapped = self.keyring.kms.wrap(dek, _inline_aad(tenant, field))
@@ -129,15 +132,14 @@ class Envelope:
         return self.keyring.lookup(tenant, field, how.generation).index(raw, how)
 
     async def aencrypt(self, value: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
-        """Encrypt as ``encrypt`` does; where a key must be fetched, that waits in a thread."""
-        if not self._is_warm(tenant, field):
-            await asyncio.to_thread(self._writer, tenant, field)
-        return self.encrypt(value, field, tenant=tenant, row=row, version=version)
+        """Encrypt as ``encrypt`` does; where a key and its first lease must be fetched, that waits in a thread."""
+        act = partial(self.encrypt, value, field, tenant=tenant, row=row, version=version)
+        return act() if self._is_warm(tenant, field) else await asyncio.to_thread(act)
 
     async def adecrypt(self, blob: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
         """Decrypt as ``decrypt`` does; where a key must be fetched, that waits in a thread."""
         act = partial(self.decrypt, blob, field, tenant=tenant, row=row, version=version)
-        return act() if self._warm_reader(tenant, field, blob[:6]) else await asyncio.to_thread(act)
+        return act() if self._warm_reader(tenant, field, bytes(blob[:6])) else await asyncio.to_thread(act)
 
     async def aencrypt_many(
         self,
@@ -179,14 +181,15 @@ class Envelope:
         column = self.keyring.readers.get((tenant, field, header))
         return column if column is not None and column.expires > self.keyring.now() else None
 
-    def _prefetch(self, headers: Iterable[bytes]) -> None:
-        ids = [HEADER.unpack(header)[2] for header in headers if len(header) == HEADER.size]
-        if len(ids) > 1:
-            self.keyring.prefetch(ids)
+    def _prefetch(self, tenant: str, field: Field, headers: Iterable[bytes]) -> None:
+        by_reference = [header for header in headers if len(header) == HEADER.size and header[:2] in _BY_REFERENCE]
+        if len(by_reference) > 1:
+            self.keyring.prefetch(tenant, field, [HEADER.unpack(header)[2] for header in by_reference])
 
     def _other(self, parsed: Parsed, blob: bytes, field: Field, tenant: str, row: Row, version: int | None) -> bytes:
         if parsed.algorithm is Algorithm.AES_256_SIV:
             return self.keyring.lookup_reader(tenant, field, parsed.header).decrypt(blob)
+        check(tenant, field)
         aad = aad_prefix(tenant, field, parsed.header) + row_part(row, version)
         try:
             dek = Dek(self.keyring.kms.unwrap(parsed.wrapped, _inline_aad(tenant, field)), _NO_SALT)
@@ -194,7 +197,9 @@ class Envelope:
                 raise InvalidTag
             cipher = AESGCM(dek.subkey(label(_AEAD, tenant, field)))
             return cipher.decrypt(parsed.body[:NONCE_BYTES], parsed.body[NONCE_BYTES:], aad)
-        except (InvalidTag, ValueError, KmsRefused):
+        except (InvalidTag, ValueError, KmsRefused) as exc:
+            if isinstance(exc, KmsRefused):
+                _LOG.warning("the inline key of a value of '%s' cannot be used: %s", field, exc)
             raise DecryptionFailed(str(field)) from None
 
 
@@ -203,6 +208,16 @@ def _parsed(blob: bytes, field: Field) -> Parsed:
         return parse(bytes(blob))
     except ValueError:
         raise DecryptionFailed(str(field)) from None
+
+
+def _paired(
+    values: Sequence[bytes], field: Field, rows: Iterable[Row], versions: Iterable[int | None] | None
+) -> tuple[list[Row], list[int | None] | None]:
+    """Return both as lists. Errors: ``Unbound`` where they are not as many as the values."""
+    told, numbers = list(rows), None if versions is None else list(versions)
+    if len(told) != len(values) or (numbers is not None and len(numbers) != len(values)):
+        raise Unbound(f"{len(values)} values of '{field}' came with another number of rows or versions")
+    return told, numbers
 
 
 def _inline_aad(tenant: str, field: Field) -> dict[str, str]:

@@ -23,6 +23,13 @@ class DecryptionFailed(CryptoError):
         self.field = field
         self.key_id = key_id
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (self.field, self.key_id)  # what pickle would do by itself takes the message for the field
+
+
+def _again(field: str, key_id: int | None) -> DecryptionFailed:
+    return DecryptionFailed(field, key_id=key_id)
+
 
 class KeyExhausted(CryptoError):
     """A DEK that has encrypted as often as NIST SP 800-38D allows under random nonces."""

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -23,10 +24,12 @@ from dbsec.crypto.format import HEADER, KEY_BYTES
 from dbsec.crypto.invocations import Invocations
 from dbsec.crypto.lookup import Lookup
 from dbsec.crypto.store import KeyRow, KeyState, KeyStore, NewKey, Purpose
+from dbsec.errors import UsageError
 from dbsec.kms import Kms, KmsError, KmsRefused, unwrap_many
 
 _LOG = logging.getLogger(__name__)
 _STRIPES = 64
+_MOST_GENERATIONS = 2**31 - 1
 _ALIVE: weakref.WeakSet[Keyring] = weakref.WeakSet()
 Place = tuple[str, Field]
 
@@ -64,7 +67,8 @@ class Keyring:
 
     ``ttl`` is how long a key serves after it was unwrapped, also while the KMS is away, and how long a key that was
     retired, disabled or destroyed may serve here. ``max_keys`` bounds the cache: a key that was not used is dropped
-    first. ``max_uses`` drops a key after that many leased encryptions of this process, whatever its age.
+    first. ``max_uses`` drops a key at the lease that follows that many encryptions of this process, whatever its age:
+    leases grow from 4,096 on. What has expired leaves memory with the next key that comes in. Errors: ``UsageError``.
     """
 
     def __init__(
@@ -78,6 +82,8 @@ class Keyring:
         profile: Profile = Profile.STANDARD,
         clock: Clock = SYSTEM,
     ) -> None:
+        if max_keys < 1 or ttl <= timedelta():
+            raise UsageError("a keyring caches one key at least, and for some time")
         self.profile = profile
         self._store = store
         self.kms = kms
@@ -91,11 +97,13 @@ class Keyring:
 
     def forget(self) -> None:
         """Drop every cached key: the next use of each asks store and KMS again. Also what a fork does to its child."""
+        # first: a key that is on its way in sees another dict, and neither it nor a cipher made from it is kept
+        self._keys: dict[int, _Loaded] = {}
         self.writers: dict[Place, Column] = {}
         self.readers: dict[tuple[str, Field, bytes], Column] = {}
         self._lookups: dict[tuple[str, Field, int], Lookup] = {}
         self._lookup_readers: dict[tuple[str, Field, bytes], Lookup] = {}
-        self._keys: dict[int, _Loaded] = {}
+        self._sweep_at = self.now() + self._ttl_s
         self._guard = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
 
@@ -107,21 +115,29 @@ class Keyring:
     def writer(self, tenant: str, place: Field) -> Column:
         """Return the cipher that writes; a first key is made where there is none.
 
-        Errors: ``KmsError``; ``ConnectError``; ``KeyMissing`` where the active key can no longer be unwrapped.
+        Errors: ``KmsError``; ``ConnectError``; ``KeyMissing`` where the active key can no longer be unwrapped, or where
+        there were keys and none is active.
         """
-        _check(tenant, place)
+        check(tenant, place)
         with self._stripe(tenant, place.context):
             found = self.writers.get((tenant, place))
             if found is None or found.expires <= self.now():
                 row = self._store.active(tenant, place.context, Purpose.DATA)
-                loaded = self._load(row or self._create(tenant, place.context, Purpose.DATA, 1))
+                row = row or self._create(tenant, place.context, Purpose.DATA, 1)
+                if row.state is not KeyState.ACTIVE:
+                    raise KeyMissing(
+                        f"no key of '{place.context}' is active: key {row.id} is {row.state}",
+                        hint=f"dbsec crypto rotate-dek --context {place.context}",
+                    )
+                loaded = self._load(row)
                 found = self._column(loaded, place)
                 self._keep(loaded, self.writers, (tenant, place), found)
             return found
 
     def refused(self, column: Column, tenant: str) -> Column:
         """Return the writer that has taken over from one whose lease was refused. Errors: ``KeyExhausted``."""
-        self._drop(column.key_id)
+        with self._guard:
+            self._forget_key(column.key_id)
         successor = self.writer(tenant, column.field)
         if successor.key_id == column.key_id:
             raise KeyExhausted(
@@ -152,14 +168,20 @@ class Keyring:
         self._keep(loaded, self._lookup_readers, (tenant, place, header), found)
         return found
 
-    def prefetch(self, ids: Iterable[int]) -> None:
-        """Unwrap many keys in as few calls as the KMS takes; what cannot be unwrapped is left to its first use."""
+    def prefetch(self, tenant: str, place: Field, ids: Iterable[int]) -> None:
+        """Unwrap many keys of a tenant in as few calls as the KMS takes; what fails is left to its first use."""
+        check(tenant, place)
+        known = self._keys
         wanted = [key_id for key_id in set(ids) if not self._cached(key_id)]
-        rows = [row for row in self._store.by_ids(wanted) if row.state is not KeyState.DESTROYED]
+        if len(wanted) < 2:
+            return
+        found = [row for row in self._store.by_ids(wanted) if (row.tenant, row.context) == (tenant, place.context)]
+        rows = [row for row in found if row.state is not KeyState.DESTROYED]
         opened = unwrap_many(self.kms, [(row.wrapped, row.aad) for row in rows])
         for row, dek in zip(rows, opened, strict=True):
             if not isinstance(dek, KmsError):
-                self._admit(row, dek)
+                with suppress(KeyMissing):
+                    self._admit(row, dek, known)
 
     # --- what finds
 
@@ -172,7 +194,9 @@ class Keyring:
         if cached is not None and cached.expires > self.now():
             cached.hot = True
             return cached
-        _check(tenant, place)
+        check(tenant, place)
+        if not 1 <= generation <= _MOST_GENERATIONS:
+            raise ModeRefused(f"'{place}' has no generation {generation}: they begin with 1")
         with self._stripe(tenant, place.context):
             row = self._store.of_generation(tenant, place.context, Purpose.LOOKUP, generation)
             loaded = self._load(row or self._create(tenant, place.context, Purpose.LOOKUP, generation))
@@ -195,6 +219,7 @@ class Keyring:
 
     def _of_header(self, tenant: str, place: Field, header: bytes, purpose: Purpose) -> _Loaded:
         """Find the key that a header names; that of another tenant or table is as unknown as one that never was."""
+        check(tenant, place)
         key_id = HEADER.unpack(header)[2]
         with self._stripe(key_id):
             loaded = self._cached(key_id)
@@ -206,7 +231,7 @@ class Keyring:
                     loaded = self._load(rows[0])
                 except (KmsRefused, KeyMissing) as exc:
                     _LOG.warning("key %d of '%s' cannot be used: %s", key_id, place.context, exc)
-                    raise DecryptionFailed(str(place), key_id=key_id) from exc
+                    raise DecryptionFailed(str(place), key_id=key_id) from None  # the cause is for the log alone
         if not _is_of(loaded.row, tenant, place, purpose):
             raise DecryptionFailed(str(place), key_id=key_id)
         return loaded
@@ -219,9 +244,11 @@ class Keyring:
             return found
         if row.state is KeyState.DESTROYED:
             raise KeyMissing(f"key {row.id} of '{row.context}' was destroyed", hint="dbsec crypto keys")
-        return self._admit(row, self.kms.unwrap(row.wrapped, row.aad))
+        known = self._keys
+        return self._admit(row, self.kms.unwrap(row.wrapped, row.aad), known)
 
-    def _admit(self, row: KeyRow, unwrapped: bytearray) -> _Loaded:
+    def _admit(self, row: KeyRow, unwrapped: bytearray, known: dict[int, _Loaded]) -> _Loaded:
+        """Keep a key, unless ``forget`` came while it was unwrapped: ``known`` are the keys that there were before."""
         if len(unwrapped) != KEY_BYTES:
             deks.erase(unwrapped)
             raise KeyMissing(f"key {row.id} of '{row.context}' is no DEK", hint="dbsec crypto keys")
@@ -230,39 +257,43 @@ class Keyring:
             raise KeyMissing(f"key {row.id} of '{row.context}' is not the one committed to", hint="dbsec crypto keys")
         loaded = _Loaded(row, dek, Invocations(lambda count: self._lease(row.id, count)), self.now() + self._ttl_s)
         with self._guard:
-            self._make_room()
-            self._keys[row.id] = loaded
+            if self._keys is known:
+                self._forget_key(row.id)  # another thread's, unwrapped at the same time: its ciphers would be untracked
+                self._make_room()
+                known[row.id] = loaded
         return loaded
 
     def _lease(self, key_id: int, count: int) -> bool:
         loaded = self._keys.get(key_id)
         if loaded is not None and self._max_uses is not None:
+            if loaded.leased >= self._max_uses:
+                self._drop(loaded)
             loaded.leased += count
-            if loaded.leased > self._max_uses:
-                self._drop(key_id)
         return self._store.lease(key_id, count)
 
     def _cached(self, key_id: int) -> _Loaded | None:
         found = self._keys.get(key_id)
         if found is not None and found.expires <= self.now():
-            self._drop(key_id)
+            self._drop(found)
             return None
         return found
 
     def _make_room(self) -> None:
         """Drop what has expired, then what was not used since the last look, then the oldest."""
-        if len(self._keys) < self._max_keys:
-            return
         now = self.now()
+        if len(self._keys) < self._max_keys and now < self._sweep_at:
+            return
+        self._sweep_at = now + self._ttl_s
         for key_id in [key_id for key_id, loaded in self._keys.items() if loaded.expires <= now]:
             self._forget_key(key_id)
         if len(self._keys) >= self._max_keys:
             cold = (key_id for key_id, loaded in self._keys.items() if not loaded.hot)
             self._forget_key(next(cold, next(iter(self._keys))))
 
-    def _drop(self, key_id: int) -> None:
+    def _drop(self, loaded: _Loaded) -> None:
         with self._guard:
-            self._forget_key(key_id)
+            if self._keys.get(loaded.row.id) is loaded:
+                self._forget_key(loaded.row.id)
 
     def _forget_key(self, key_id: int) -> None:
         loaded = self._keys.pop(key_id, None)
@@ -277,9 +308,12 @@ class Keyring:
         return Lookup(loaded.dek, loaded.row.id, place, loaded.row.tenant, expires=loaded.expires)
 
     def _keep(self, loaded: _Loaded, cache: dict[K, C], key: K, cipher: C) -> None:
-        cache[key] = cipher
-        loaded.ciphers.append(cipher)
-        loaded.forget.append(lambda: cache.pop(key, None))
+        """Cache a cipher for as long as its key is cached; one whose key was dropped meanwhile is used this once."""
+        with self._guard:
+            if self._keys.get(loaded.row.id) is loaded:
+                cache[key] = cipher
+                loaded.ciphers.append(cipher)
+                loaded.forget.append(lambda: cache.pop(key, None))
 
     def _stripe(self, *what: object) -> threading.Lock:
         return self._loading[hash(what) % _STRIPES]
@@ -307,9 +341,12 @@ def _is_of(row: KeyRow, tenant: str, place: Field, purpose: Purpose) -> bool:
     return (row.tenant, row.context, row.purpose) == (tenant, place.context, purpose)
 
 
-def _check(tenant: str, place: Field) -> None:
+def check(tenant: str, place: Field) -> None:
+    """Errors: ``Unbound`` for what is no tenant or no field."""
     if not isinstance(tenant, str):
         raise Unbound(f"the tenant of '{place}' is text, not {type(tenant).__name__}", hint="str(tenant_id)")
+    if "\0" in tenant or not tenant.isascii() and any("\ud800" <= char <= "\udfff" for char in tenant):
+        raise Unbound(f"the tenant of '{place}' is no text that a database keeps", hint="str(tenant_id)")
     if not place.context or not place.column:
         raise Unbound("a field has a context and a column", hint='Field("app.users", "phone")')
 

@@ -19,7 +19,8 @@ Seen = tuple[Control, str, Observation]
 class Chapter:
     """One control family: its drills run before and after ``harden``, under load.
 
-    ``order`` places it; the numbers leave gaps. What ``observe`` yields is recorded in phase ``baseline``, what
+    ``order`` places it; the numbers leave gaps. ``before`` names an earlier chapter that changes what is attacked here:
+    the drills run for the first time before it hardens. What ``observe`` yields is recorded in phase ``baseline``, what
     ``harden`` yields in phase ``during``: what was seen of the system, and of the change itself.
     """
 
@@ -30,6 +31,7 @@ class Chapter:
     drills: Callable[[Stage], Sequence[Drill]] = lambda _: ()
     harden: Callable[[Stage], Iterable[Seen]] = lambda _: ()
     observe: Callable[[Stage], Iterable[Seen]] = lambda _: ()
+    before: str = ""
 
 
 class Audience(Protocol):

@@ -1,4 +1,4 @@
-"""Where a phone still stands in clear: table, index and statistics files, logs, the standby, a new base backup, WAL."""
+"""Where a phone or an e-mail address still stands in clear: table, index and statistics files, logs, the standby, a new base backup, WAL."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from dbsec import retry
 from dbsec.clock import SYSTEM
@@ -33,17 +34,17 @@ SELECT bool_and(replay_lsn >= (SELECT pg_current_wal_flush_lsn())) FROM pg_stat_
 _EXPIRING = ("wal", "old archive", "old backup")
 
 
-def look(stage: Stage) -> Observation:
-    """Search for the phone of one user; PASS where only what expires by a stated date still has it."""
+def look(stage: Stage, column: LiteralString = "phone") -> Observation:
+    """Search for the phone of one user, or the e-mail address; PASS where only what expires still has it."""
     with stage.admin() as admin:
-        canary = Canary.of(_phone(stage, admin).reveal())
+        canary = Canary.of(_canary(stage, admin, column).reveal())
         residue_places.written_out(admin)
         retry.wait_until(lambda: _replayed(admin), within_s=30, what="the standby to replay what was changed")
         found = residue.search([canary], _places(stage, admin), caveats=residue_places.caveats(admin))
-    return _judged(found)
+    return _judged(found, column)
 
 
-def _judged(found: Searched) -> Observation:
+def _judged(found: Searched, column: str) -> Observation:
     kinds = found.kinds
     live = {kind: count for kind, count in kinds.items() if kind not in _EXPIRING}
     kept = {kind: count for kind, count in kinds.items() if kind in _EXPIRING}
@@ -51,11 +52,16 @@ def _judged(found: Searched) -> Observation:
     facts = {"files": found.files, "bytes": found.size_bytes, "found": kinds, "unread": found.unread, "expires": until}
     rows = [[trace.kind, trace.place, trace.form, trace.count] for trace in found.traces]
     columns = ["kind", "file", "form", "times"]
-    table = {"type": "table", "title": "Where the phone of one user stands in clear", "columns": columns, "rows": rows}
+    table = {
+        "type": "table",
+        "title": f"Where the {column} of one user stands in clear",
+        "columns": columns,
+        "rows": rows,
+    }
     if found.unread:
         return Observation(Outcome.ERROR, f"{len(found.unread)} files could not be read: {found.unread[0]}", facts)
     if live:
-        summary = f"one phone stands in clear {sum(live.values())} times: {_listed(live)}"
+        summary = f"one {column} stands in clear {sum(live.values())} times: {_listed(live)}"
         return Observation(Outcome.FAIL, summary, facts, [table])
     summary = f"in none of {found.files:,} files" + (
         f", but for what expires by {until}: {_listed(kept)}" if kept else ""
@@ -85,13 +91,13 @@ def _standby(below: Path) -> str:
     return "wal" if below.parts[0] == "pg_wal" else "standby"
 
 
-def _phone(stage: Stage, admin: psycopg.Connection[Any]) -> Secret:
-    if stage.canary is None:
-        row = admin.execute("SELECT phone FROM app.users ORDER BY id LIMIT 1").fetchone()
+def _canary(stage: Stage, admin: psycopg.Connection[Any], column: LiteralString) -> Secret:
+    if column not in stage.canaries:
+        row = admin.execute(SQL("SELECT {} FROM app.users ORDER BY id LIMIT 1").format(Identifier(column))).fetchone()
         if row is None:
-            raise LabError("there is no phone to look for")
-        stage.canary = Secret(row[0])
-    return stage.canary
+            raise LabError(f"there is no {column} to look for")
+        stage.canaries[column] = Secret(row[0])
+    return stage.canaries[column]
 
 
 def _listed(kinds: dict[str, int]) -> str:

@@ -14,11 +14,10 @@ from dbsec.demo.chapter import Seen
 from dbsec.demo.release_exhibits import p99_ms
 from dbsec.demo.release_traffic import ReleaseTraffic
 from dbsec.demo.stage import Stage
+from dbsec.demo.tenant_keys import TenantKeys
 from dbsec.evidence import Control, Observation, Outcome
 from dbsec.lab.service import Service
-from dbsec.secret import Secret
 
-KEY = "APP_PHONE_KEY"
 QUIET_S = 8.0
 _FEW = 100  # more than green writes by itself meanwhile
 _BACKFILL = "002_backfill_users_phone_enc"
@@ -63,7 +62,7 @@ class ReleaseChange:
     stage: Stage
     command: Command
     folder: Path
-    key: Secret
+    keys: TenantKeys
     traffic: ReleaseTraffic
 
     def run(self) -> Iterator[Seen]:
@@ -226,7 +225,12 @@ class ReleaseChange:
         blue = self.stage.service
         assert blue is not None
         self._green = Service.start(
-            blue.site, self.stage.login("service"), release="green", beside=blue, credentials={KEY: self.key}
+            blue.site,
+            self.stage.login("service"),
+            release="green",
+            beside=blue,
+            credentials=self.keys.credentials,
+            settings={**self.keys.settings, "APP_CHANGING": "phone"},
         )
         self.traffic.green = self._green.base_url
         self._switch(dual_write=True)

@@ -114,17 +114,19 @@ def _run_chapters(
 ) -> None:
     """Start service and load where they are due, run each chapter, and judge the service in the end."""
     spans: list[Span] = []
+    wanted = [chapter for chapter in sequence if options.only in ("", chapter.name)]
     for chapter in sequence:
-        if options.only and chapter.name != options.only:
+        early = [later for later in wanted if later.before == chapter.name]
+        if chapter in wanted or early:
+            _serve(stage, dataset, options, ended)
+        if chapter not in wanted:
+            for later in early:
+                _open(stage, later)
+                _attack(stage, later, Phase.BEFORE)
             stage.progress.step(f"chapter {chapter.name}: applied without its attacks")
             list(chapter.harden(stage))
             continue
-        if stage.load is None:
-            stage.service = Service.start(stage.lab.site, stage.login("service"))
-            stage.progress.step(f"the service runs as {stage.service.account}, with {options.rate_per_s:g} requests/s")
-            stage.load = _start_load(stage, dataset, options)
-            ended.callback(process.stop, stage.load.process)
-        spans += _perform(stage, chapter)
+        spans += _perform(stage, chapter, early)
         if options.only:
             break
     if stage.load is not None:
@@ -132,11 +134,25 @@ def _run_chapters(
         impact.record(stage.recorder, stage.load.samples(), spans, options.slo, stage.audience)
 
 
-def _perform(stage: Stage, chapter: Chapter) -> list[Span]:
-    """Run one chapter: observe, attack, harden, attack again."""
+def _serve(stage: Stage, dataset: Dataset, options: Options, ended: ExitStack) -> None:
+    """Start the service and its load, once."""
+    if stage.load is None:
+        stage.service = Service.start(stage.lab.site, stage.login("service"))
+        stage.progress.step(f"the service runs as {stage.service.account}, with {options.rate_per_s:g} requests/s")
+        stage.load = _start_load(stage, dataset, options)
+        ended.callback(process.stop, stage.load.process)
+
+
+def _open(stage: Stage, chapter: Chapter) -> None:
+    stage.recorder.chapter(chapter.name, title=chapter.title, summary=chapter.summary)
+    stage.audience.chapter(chapter)
+
+
+def _perform(stage: Stage, chapter: Chapter, early: Sequence[Chapter] = ()) -> list[Span]:
+    """Run one chapter: observe, attack, harden, attack again; ``early`` are later ones that attack before it does."""
     recorder, audience = stage.recorder, stage.audience
-    recorder.chapter(chapter.name, title=chapter.title, summary=chapter.summary)
-    audience.chapter(chapter)
+    if not chapter.before:
+        _open(stage, chapter)
     spans: list[Span] = []
 
     def span(kind: str, began: datetime) -> None:
@@ -146,7 +162,11 @@ def _perform(stage: Stage, chapter: Chapter) -> list[Span]:
     for control, name, seen in chapter.observe(stage):
         audience.line(recorder.record(control, name, seen, chapter=chapter.name, phase=Phase.BASELINE))
     drills = chapter.drills(stage)
-    _attack(stage, chapter, Phase.BEFORE)
+    if not chapter.before:
+        _attack(stage, chapter, Phase.BEFORE)
+    for later in early:
+        _open(stage, later)
+        _attack(stage, later, Phase.BEFORE)
     span("before", began)
     if drills:
         audience.phase("harden")

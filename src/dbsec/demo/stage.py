@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -20,6 +20,9 @@ from dbsec.pg import Conninfo, connect
 from dbsec.progress import Progress
 from dbsec.secret import Secret
 
+if TYPE_CHECKING:
+    from dbsec.demo.tenant_keys import TenantKeys
+
 DATABASE = "app"
 
 
@@ -29,8 +32,8 @@ class Stage:
 
     Known names: ``admin`` (superuser), ``service``, ``migrator`` (whoever does DDL), ``standby`` (replication).
     ``visitors`` are sessions that the baseline keeps open as a careless client would. ``deploy`` brings a migration
-    file to the database as the team does it at this moment, and raises where that way refuses it. ``canary`` is a phone
-    that is looked for on every disk, before and after it was encrypted.
+    file to the database as the team does it at this moment, and raises where that way refuses it. ``canaries`` are a
+    phone and an e-mail address that are looked for on every disk, before and after they were encrypted. ``keys`` are there from then on.
     """
 
     lab: Lab
@@ -42,7 +45,8 @@ class Stage:
     service: Service | None = None
     load: Load | None = None
     deploy: Callable[[str, str], None] | None = None
-    canary: Secret | None = None
+    canaries: dict[str, Secret] = field(default_factory=dict)
+    keys: TenantKeys | None = None
     visitors: list[psycopg.Connection[Any]] = field(default_factory=list)
     _passwords: dict[str, Secret] = field(default_factory=dict)
 

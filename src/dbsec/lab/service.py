@@ -48,11 +48,12 @@ class Service:
         rate_per_s: int = 2000,
         beside: Service | None = None,
         credentials: Mapping[str, Secret] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> Service:
         """Start a release and wait until it answers. Errors: ``LabError`` with the end of its log.
 
         ``beside`` another release it takes that one's sessions and cursors. ``credentials`` map a variable to what it
-        refers to.
+        refers to, ``settings`` to its value.
         """
         name = f"{NAME}-{release}"
         (port,) = ports.free(1)
@@ -72,6 +73,7 @@ class Service:
             "APP_RATE_PER_S": str(rate_per_s),
             "APP_POOL_MAX": "12",
             "PYTHONDONTWRITEBYTECODE": "1",
+            **(settings or {}),
         }
         for variable, value in (credentials or {}).items():
             env[variable] = f"file:{_private(site, f'{name}.{variable.lower()}', value.reveal(), who)}"

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from dbsec.errors import ConfigError
 from dbsec.secret import Secret, resolve
-from dbsec.vault.errors import VaultNotFound, VaultRefused
+from dbsec.vault.errors import VaultNotFound, VaultRefused, VaultUnavailable
 
 Body: TypeAlias = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ class TokenAuth:
 
     def login(self, call: Call) -> Token:
         """Read the token and ask the server for its life; one that may not ask counts as without end."""
-        secret = resolve(self.reference, environ=self.environ)
+        secret = _credential(self.reference, self.environ)
         try:
             told = call("GET", "auth/token/lookup-self", token=secret)["data"]
         except (VaultRefused, VaultNotFound):
@@ -65,7 +66,7 @@ class TokenAuth:
 
     def moved_on(self, held: Secret) -> bool:
         """Tell whether another token stands there now."""
-        return resolve(self.reference, environ=self.environ) != held
+        return _credential(self.reference, self.environ) != held
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class AppRole:
 
     def login(self, call: Call) -> Token:
         """Log in; the secret id is read each time, for it is rotated too."""
-        secret_id = resolve(self.secret_id, environ=self.environ)
+        secret_id = _credential(self.secret_id, self.environ)
         body = {"role_id": self.role_id, "secret_id": secret_id.reveal()}
         granted = call("POST", f"auth/{self.mount}/login", body)["auth"]
         return Token(Secret(granted["client_token"]), float(granted["lease_duration"]), bool(granted["renewable"]))
@@ -92,3 +93,11 @@ class AppRole:
     def moved_on(self, held: Secret) -> bool:
         """Tell no: each login brings another token with the same rights."""
         return False
+
+
+def _credential(reference: str, environ: Mapping[str, str]) -> Secret:
+    """Read a credential now. What cannot be read in the middle of the work may be there a moment later."""
+    try:
+        return resolve(reference, environ=environ)
+    except ConfigError as exc:
+        raise VaultUnavailable(exc.message, hint=exc.hint) from exc

@@ -49,8 +49,10 @@ class Wire:
         try:
             reply = self._adapter.request(method, f"/v1/{path}", headers, raise_exception=False, json=body)
         except requests.RequestException as exc:
-            raise self._unanswered(exc, path) from None  # it holds the request: the token and the body
-        return self._read(reply, f"{method} {path}")
+            failed = self._unanswered(exc, path)
+        else:
+            return self._read(reply, f"{method} {path}")
+        raise failed  # and not from exc: that one holds the request, and so token and body
 
     def _unanswered(self, exc: requests.RequestException, path: str) -> VaultUnavailable:
         if isinstance(exc, requests.exceptions.SSLError):

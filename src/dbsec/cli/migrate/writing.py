@@ -45,7 +45,9 @@ def expand_contract(
     python: Annotated[
         str, typer.Option(metavar="MODULE:FUNCTION", help="encrypt-column: what encrypts a batch of rows.")
     ] = "",
-    lookup: Annotated[str, typer.Option(metavar="NAME", help="encrypt-column: its blind index, for look-ups.")] = "",
+    lookup: Annotated[
+        str, typer.Option(metavar="NAME", help="encrypt-column: its blind index, or --new's name if deterministic.")
+    ] = "",
     check: Annotated[
         str, typer.Option(metavar="MODULE:FUNCTION", help="encrypt-column: what decrypts and compares, to verify.")
     ] = "",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dbsec import files
-from dbsec.crypto.stream.format import FRAME_BYTES, Key, Prelude, parse_prelude, prelude_bytes
-from dbsec.crypto.stream.pieces import Counts, Decryptor, Encryptor, KeyOf
+from dbsec.crypto.stream.format import FRAME_BYTES, Key, KeyOf, Prelude, parse_prelude, prelude_bytes
+from dbsec.crypto.stream.pieces import Counts, Decryptor, Encryptor
 from dbsec.errors import UsageError
 
 

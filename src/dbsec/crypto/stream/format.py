@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,6 +28,7 @@ from dbsec.crypto.format import COMMITMENT_BYTES, KEY_BYTES, TAG_BYTES
 from dbsec.errors import UsageError
 
 Key = bytes | bytearray
+KeyOf = Key | Callable[["Prelude"], Key]  # the key itself, or who finds it by key id and header
 
 MAGIC: Final = b"\xd5STM"
 VERSION: Final = 1
@@ -153,12 +155,14 @@ def begin_stream(key: Key, header: bytes, frame_bytes: int, key_id: int) -> tupl
     return replace(prelude, commitment=commitment), FrameCipher(frame_key)
 
 
-def open_stream(key: Key, prelude: Prelude) -> FrameCipher:
+def open_stream(key: KeyOf, prelude: Prelude, *, header: bytes | None) -> FrameCipher:
     """Return the cipher of a stream whose prelude was written under this key, every byte of it.
 
-    Errors: ``ValueError`` where it was not.
+    ``header`` is the one expected, None takes any. Errors: ``ValueError`` where it was not; what ``key`` raises.
     """
-    frame_key, commitment = _derive(key, prelude)
+    if header is not None and header != prelude.header:
+        raise ValueError("another header than the one expected")
+    frame_key, commitment = _derive(key(prelude) if callable(key) else key, prelude)
     if not hmac.compare_digest(commitment, prelude.commitment):
         raise ValueError("another key, or another prelude")
     return FrameCipher(frame_key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -17,6 +16,7 @@ from dbsec.crypto.stream.format import (
     MOST_FRAMES,
     FrameCipher,
     Key,
+    KeyOf,
     Prelude,
     begin_stream,
     open_stream,
@@ -25,7 +25,6 @@ from dbsec.crypto.stream.format import (
 )
 from dbsec.errors import UsageError
 
-KeyOf = Key | Callable[[Prelude], Key]  # the key itself, or who finds it by the key id and the header
 Piece = bytes | bytearray | memoryview
 
 
@@ -164,24 +163,14 @@ class Decryptor:
         """Read the prelude, once all of it is there."""
         try:
             size = prelude_bytes(self._pending)
-            if len(self._pending) < size or len(self._pending) < (size := prelude_bytes(self._pending)):
+            if len(self._pending) < size:
                 return None
             self._prelude = parse_prelude(bytes(self._pending[:size]))
+            self._cipher = open_stream(self._key, self._prelude, header=self._expected)
         except ValueError:
             raise self._refusal() from None
         del self._pending[:size]
-        self._cipher = self._proven(self._prelude)
         return self._cipher
-
-    def _proven(self, prelude: Prelude) -> FrameCipher:
-        key = self._key(prelude) if callable(self._key) else self._key
-        try:
-            cipher = open_stream(key, prelude)
-        except ValueError:
-            raise self._refusal() from None
-        if self._expected is not None and self._expected != prelude.header:
-            raise self._refusal()
-        return cipher
 
     def _decrypt(self, cipher: FrameCipher, size: int, *, last: bool) -> bytes:
         try:

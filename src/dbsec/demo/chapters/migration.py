@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,18 +10,19 @@ from typing import Any
 import psycopg
 
 from dbsec import files
+from dbsec.crypto.access import allow
 from dbsec.demo import plaintext
 from dbsec.demo.by_command import Command
 from dbsec.demo.chapter import Chapter, Seen
-from dbsec.demo.release_change import KEY, QUIET_S, ReleaseChange
+from dbsec.demo.release_change import QUIET_S, ReleaseChange
 from dbsec.demo.release_traffic import ReleaseTraffic
 from dbsec.demo.stage import Stage
+from dbsec.demo.tenant_keys import TOKEN, TenantKeys
 from dbsec.evidence import Control, Drill, Observation, Outcome
 from dbsec.migrations.drill import Deploy, MigrationTarget
 from dbsec.migrations.drill import drills as attacks
 from dbsec.migrations.guard import Policy, install, selftest
 from dbsec.pg import Conninfo, connect, own
-from dbsec.secret import Secret
 
 GUARD = Control(
     "MIG-GUARD",
@@ -62,19 +62,21 @@ def harden(stage: Stage) -> Iterator[Seen]:
     home = _home(stage)
     files.write_atomic(home / "dbsec.toml", _CONFIG)
     files.write_atomic(home / "migrator.dsn", _migrator(stage).text())
-    key = Secret(secrets.token_urlsafe(48))
-    files.write_atomic(home / "phone.key", key.reveal())
     with stage.admin() as admin:
         own.install(admin, users=["app_migrator", "app_owner"])
+        allow(admin, "app_readwrite")
         install(admin, Policy.load(home / "dbsec.toml"))
+    stage.keys = keys = TenantKeys.make(stage)
+    files.write_atomic(home / "kms.token", keys.token.reveal())
     with stage.admin() as admin:
         yield GUARD, "the guard's own test on the live server", _tested(admin)
     folder = home / "encrypt_phone"
     shutil.copytree(stage.deployment / "db/encrypt_phone", folder)
-    command = Command(home, stage.deployment, {KEY: f"file:{home / 'phone.key'}"})
+    env = {**keys.settings, TOKEN: f"file:{home / 'kms.token'}", "APP_DSN": f"file:{home / 'migrator.dsn'}"}
+    command = Command(home, stage.deployment, env)
     if stage.service is not None and stage.load is not None:
         traffic = ReleaseTraffic(stage.load, stage.progress, stage.service.base_url)
-        yield from ReleaseChange(stage, command, folder, key, traffic).run()
+        yield from ReleaseChange(stage, command, folder, keys, traffic).run()
         stage.progress.step("app.users is written anew")
         command.run("migrate rewrite", "app.users", "--apply", "--keep-days", str(plaintext.KEEP_DAYS))
     stage.deploy = _by_command(command, folder)

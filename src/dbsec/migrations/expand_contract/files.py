@@ -1,4 +1,4 @@
-"""The three steps as files of a folder: numbered on from its highest, never over a file that is there."""
+"""The steps as files of a folder: numbered on from its highest, never over a file that is there."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ def named(change: Change, folder: Path) -> dict[Path, str]:
     first = max(map(int, numbers), default=0) + 1
     digits = max([_DIGITS, *(len(number) for number in numbers)])
     slug = _WORD.sub("_", change.slug.lower()).strip("_") or "change"
-    parts = (
-        ("expand", "sql", change.expand, change.expand_down),
-        ("backfill", "toml", change.backfill, change.backfill_down),
-        ("contract", "sql", change.contract, change.contract_down),
-    )
+    parts = [
+        (f"expand_{slug}", "sql", change.expand, change.expand_down),
+        (f"backfill_{slug}", "toml", change.backfill, change.backfill_down),
+        *([(f"contract_before_{slug}", "sql", *change.before)] if change.before else []),
+        (f"contract_{slug}", "sql", change.contract, change.contract_down),
+    ]
     made: dict[Path, str] = {}
-    for number, (phase, ending, text, down) in enumerate(parts, first):
-        stem = folder / f"{number:0{digits}}_{phase}_{slug}"
+    for number, (name, ending, text, down) in enumerate(parts, first):
+        stem = folder / f"{number:0{digits}}_{name}"
         made[Path(f"{stem}.{ending}")] = text
         made[Path(f"{stem}.down.sql")] = down
     return made

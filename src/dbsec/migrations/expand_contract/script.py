@@ -30,7 +30,8 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The three steps with their ways back. ``backfill`` is TOML; ``notes``: what is not carried over, for people."""
+    """The three steps with their ways back. ``backfill`` is TOML; ``notes``: what is not carried over, for people.
+    ``before``: a contract of its own, one release before the other, and its way back."""
 
     slug: str
     expand: str
@@ -40,6 +41,7 @@ class Change:
     contract: str
     contract_down: str
     notes: tuple[str, ...] = ()
+    before: tuple[str, str] | None = None
 
 
 def written(acts: Iterable[Act], head: str, *, phase: str = "") -> str:

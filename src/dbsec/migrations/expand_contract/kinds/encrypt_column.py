@@ -36,7 +36,10 @@ backups of before; then prove it: dbsec migrate residue.
 
 
 def plan(place: Place, ask: Ask) -> Change:
-    """``--old NAME --new "NAME [bytea]" --python MODULE:FUNCTION [--lookup NAME] [--check MODULE:FUNCTION]``."""
+    """``--old NAME --new "NAME [bytea]" --python MODULE:FUNCTION [--lookup NAME] [--check MODULE:FUNCTION]``.
+
+    A look-up column of the same name as the new one says that the ciphertext is deterministic: equality stays with it.
+    """
     ask.only(old=1, new=1, but=("python", "lookup", "check"))
     old, new = settled.alone(ask.old[0]), ask.new[0]
     column = place.old(old)
@@ -46,7 +49,8 @@ def plan(place: Place, ask: Ask) -> Change:
     if not ask.python:
         raise UsageError("the backfill has no function that encrypts", hint="--python app.crypto:encrypt_phones")
     made = _copies(place, ask, old.name)
-    cipher = Cipher(place, column, new.name, new.type or "bytea", ask.lookup, made)
+    lookup = "" if ask.lookup == new.name else ask.lookup
+    cipher = Cipher(place, column, new.name, new.type or "bytea", lookup, made)
     slug = f"{place.table.name.name}_{new.name}"
     names = {"table": place.name, "plain": ident(old.name), "cipher": ident(new.name)}
     trigger = steps.trigger_name(place, new.name)
@@ -80,7 +84,7 @@ _BEFORE = "The way back of contract from any step before the column was dropped;
 def _copies(place: Place, ask: Ask, old: str) -> Copies:
     """Carry equality over to the lookup column. Errors: ``UsageError`` where uniqueness would be lost."""
     if ask.lookup:
-        if ask.lookup in place.table.columns or ask.lookup == ask.new[0].name:
+        if ask.lookup in place.table.columns:
             raise UsageError(f"'--lookup {ask.lookup}' is there already", hint="--lookup phone_bidx")
         return copies(place, Carried({old: ask.lookup}, values=False))
     for constraint in place.table.of_kind(ConstraintKind.UNIQUE):
@@ -95,7 +99,7 @@ def _copies(place: Place, ask: Ask, old: str) -> Copies:
 
 def _backfill(place: Place, ask: Ask, old: str) -> str:
     plain, cipher = ident(old), ident(ask.new[0].name)
-    wanting = [cipher, *([ident(ask.lookup)] if ask.lookup else [])]
+    wanting = list(dict.fromkeys([cipher, *([ident(ask.lookup)] if ask.lookup else [])]))
     empty = " OR ".join(f"{name} IS NULL" for name in wanting)
     about = f"Encrypts {plain} of {place.name} into {', '.join(wanting)}, in a process that has the key."
     checked = ["# what a verification asks of each encrypted row", f"check = {json.dumps(ask.check)}"]

@@ -1,0 +1,1 @@
+-- The way back of the backfill of users_email_enc: nothing is to be done; that of expand drops the columns.

@@ -1,0 +1,13 @@
+"""Encrypted columns: what a value is, which keys there are, rotate, rewrap, reencrypt and shred them, plan lookups."""
+
+from __future__ import annotations
+
+import typer
+
+from dbsec import discovery
+from dbsec.cli import crypto
+
+COMMAND = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+# a file in cli/crypto adds a command; it imports what is heavy when it runs
+for _add in discovery.constants_in(crypto, "add").values():
+    _add(COMMAND)

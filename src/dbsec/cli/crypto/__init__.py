@@ -1,0 +1,1 @@
+"""The commands below ``dbsec crypto``, one file each: its ``add`` puts it into the group."""

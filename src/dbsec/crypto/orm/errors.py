@@ -1,0 +1,30 @@
+"""What SQLAlchemy must hand on as it is: its own wrapping would print the parameters, plaintexts among them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sqlalchemy.exc import DontWrapMixin
+
+from dbsec.crypto.errors import Unbound
+from dbsec.errors import DbsecError, UsageError
+
+
+class UnboundParameter(Unbound, DontWrapMixin):
+    """A plaintext on its way to the server: no hook saw the row that it belongs to, and it was stopped."""
+
+
+class Unsearchable(UsageError, DontWrapMixin):
+    """A use of an encrypted column that the server can only answer wrongly."""
+
+
+def as_it_is(exc: DbsecError) -> DbsecError:
+    """Return an error that SQLAlchemy does not wrap; its class and all it says stay."""
+    if not isinstance(exc, DontWrapMixin):
+        exc.__class__ = _unwrapped(type(exc))
+    return exc
+
+
+@cache
+def _unwrapped(kind: type[DbsecError]) -> type[DbsecError]:
+    return type(kind.__name__, (kind, DontWrapMixin), {"__module__": kind.__module__, "__doc__": kind.__doc__})

@@ -1,0 +1,188 @@
+"""The types of an encrypted column and of its blind index: nothing reaches the server through them in clear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Dialect, LargeBinary
+from sqlalchemy.dialects.postgresql import DOMAIN
+from sqlalchemy.orm import MappedColumn, mapped_column
+from sqlalchemy.types import TypeEngine, UserDefinedType
+
+from dbsec.crypto.binding import Field
+from dbsec.crypto.columns import Mode
+from dbsec.crypto.errors import ModeRefused
+from dbsec.crypto.lookup import BlindIndex
+from dbsec.crypto.orm.errors import UnboundParameter
+
+DOMAINS = {mode: f"encrypted{'_deterministic' * (mode is Mode.DETERMINISTIC)}" for mode in Mode}
+Process = Callable[[Any], Any]
+
+
+class Ciphertext(bytes):
+    """A value that was encrypted for its row; the only thing that passes to the server."""
+
+    __slots__ = ()
+
+
+class IndexBytes(bytes):
+    """A blind index of 64 bits and more, made by us."""
+
+    __slots__ = ()
+
+
+class IndexNumber(int):
+    """A blind index of up to 63 bits, made by us."""
+
+    __slots__ = ()
+
+
+class Encrypted(UserDefinedType[Any]):
+    """The type of an encrypted column.
+
+    ``field`` are names that never change. ``tenant`` is the column that says whose the row is (None: nobody's), ``row``
+    the columns of the row's id (empty: the primary key); both are keys of columns in the same table. ``type`` is what a
+    program sees: "text" or "bytes". ``generation`` is of the lookup key of a deterministic column.
+    """
+
+    cache_ok = True
+
+    def __init__(
+        self,
+        field: Field,
+        *,
+        mode: Mode = Mode.RANDOMISED,
+        tenant: str | None = None,
+        row: Sequence[str] = (),
+        generation: int = 1,
+        type: str = "text",
+    ) -> None:
+        if type not in ("text", "bytes"):
+            raise ModeRefused(f"'{field}' is of type '{type}'", hint="text or bytes")
+        self.field = field
+        self.mode = Mode(mode)
+        self.tenant = tenant
+        self.row = tuple(row)
+        self.generation = generation
+        self.type = type
+
+    @property
+    def python_type(self) -> type[Any]:
+        return str if self.type == "text" else bytes
+
+    def get_col_spec(self, **_: Any) -> str:
+        return f"dbsec.{DOMAINS[self.mode]}"
+
+    def bind_processor(self, dialect: Dialect) -> Process:
+        return _only(self.field, Ciphertext)
+
+    def literal_processor(self, dialect: Dialect) -> Process:
+        return _only(self.field)
+
+    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Read a value together with the columns that it is bound to. Errors: ``Unbound``."""
+        from dbsec.crypto.orm.reading import carried
+
+        return carried(colexpr)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Process:
+        """Refuse: what ``column_expression`` has not seen (text(), a function) comes without its row."""
+        field = self.field
+
+        def refuse(value: Any) -> Any:
+            if value is None:
+                return None
+            raise UnboundParameter(
+                f"a value of '{field}' was read without its row", hint="select the column itself, not through text()"
+            )
+
+        return refuse
+
+    def compare_against_backend(self, dialect: Dialect, conn_type: TypeEngine[Any]) -> bool:
+        """Tell Alembic whether the column has our domain."""
+        return isinstance(conn_type, DOMAIN) and (conn_type.schema or "dbsec", conn_type.name) == (
+            "dbsec",
+            DOMAINS[self.mode],
+        )
+
+    def __repr__(self) -> str:
+        told = [repr(self.field)]
+        if self.mode is not Mode.RANDOMISED:
+            told.append(f"mode={self.mode.value!r}")
+        plain = {"tenant": None, "row": (), "generation": 1, "type": "text"}
+        told += [f"{name}={getattr(self, name)!r}" for name, value in plain.items() if getattr(self, name) != value]
+        return f"Encrypted({', '.join(told)})"
+
+
+class BlindIndexed(UserDefinedType[Any]):
+    """The type of a column beside an encrypted one, which ``of`` names; it is filled by us, and found by ``==`` on that one.
+
+    Of several with one ``of`` the first in the table is searched: a rotation adds one with the next generation.
+    """
+
+    cache_ok = True
+
+    def __init__(self, of: str, how: BlindIndex) -> None:
+        self.of = of
+        self.how = how
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "BIGINT" if self.how.integer else "BYTEA"
+
+    def bind_processor(self, dialect: Dialect) -> Process:
+        return _only(f"index of {self.of}", IndexBytes, IndexNumber)
+
+    def literal_processor(self, dialect: Dialect) -> Process:
+        return _only(f"index of {self.of}")
+
+    def compare_against_backend(self, dialect: Dialect, conn_type: TypeEngine[Any]) -> bool:
+        """Tell Alembic whether the column is of our width."""
+        return isinstance(conn_type, BigInteger if self.how.integer else LargeBinary)
+
+    def __repr__(self) -> str:
+        return f"BlindIndexed({self.of!r}, {self.how!r})"
+
+
+def encrypted_column(
+    field: Field,
+    *,
+    mode: Mode = Mode.RANDOMISED,
+    tenant: str | None = None,
+    row: Sequence[str] = (),
+    generation: int = 1,
+    type: str = "text",
+    **options: Any,
+) -> MappedColumn[Any]:
+    """Declare ``phone: Mapped[str] = encrypted_column(Field("app.users", "phone"), tenant="tenant_id")``.
+
+    Arguments: those of ``Encrypted``; ``options`` go to ``mapped_column``.
+    """
+    kind = Encrypted(field, mode=mode, tenant=tenant, row=row, generation=generation, type=type)
+    return mapped_column(kind, **options)
+
+
+def index_column(of: str, how: BlindIndex, **options: Any) -> MappedColumn[Any]:
+    """Declare the blind index beside an encrypted column: ``phone_bidx: Mapped[int] = index_column("phone", ...)``.
+
+    It is not loaded with its row unless it is asked for. ``options`` go to ``mapped_column``.
+    """
+    return mapped_column(BlindIndexed(of, how), **{"deferred": True, **options})
+
+
+def _only(what: object, *made: type) -> Process:
+    def pass_on(value: Any) -> Any:
+        if value is None or type(value) in made:
+            return value
+        raise UnboundParameter(
+            f"a value of '{what}' was on its way to the server in clear, bound to no row",
+            hint="write whole rows by insert(), session.add() or update() with the id in WHERE",
+        )
+
+    return pass_on
+
+
+from dbsec.crypto.orm.comparators import EncryptedComparator, IndexComparator  # noqa: E402  (they need the types)
+
+Encrypted.comparator_factory = EncryptedComparator
+BlindIndexed.comparator_factory = IndexComparator

@@ -1,0 +1,121 @@
+"""One key of a Transit mount: where it is, what the server says of it, and errors in the words of a KMS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbsec.errors import ConfigError
+from dbsec.kms.errors import KmsError, KmsRefused, KmsUnavailable
+from dbsec.kms.port import Description, KekState
+from dbsec.kms.schemes import Opening
+from dbsec.vault import AppRole, Settings, TokenAuth, Vault, VaultError, VaultNotFound, VaultRefused, VaultUnavailable
+from dbsec.vault import shared as shared_client
+from dbsec.vault.auth import Auth, Body
+
+SCHEME_NAME = "vault-transit"
+_PATH = re.compile(r"/((?:\w[\w.-]*/)+)(\w(?:[\w.-]*\w)?)", re.ASCII)
+_PARAMETERS = ("ca", "namespace", "token", "auth", "role_id", "secret_id", "auth_mount")
+_LOOSE = {
+    "exportable": "the key is exportable: whoever may read {mount}/export has the KEK itself",
+    "allow_plaintext_backup": "a plaintext backup of the key is allowed: whoever may read {mount}/backup has the KEK",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TransitKey:
+    """A key by name, and the client that reaches it."""
+
+    vault: Vault
+    mount: str
+    name: str
+    namespace: str = ""
+
+    @property
+    def kek(self) -> str:
+        """Its public name: the same from every host, and nothing of the credential in it."""
+        return f"{SCHEME_NAME}:{'/'.join(filter(None, (self.namespace, self.mount, self.name)))}"
+
+    def to(self, verb: str) -> str:
+        """Return the path of an operation with the key, as ``transit/encrypt/NAME``."""
+        return f"{self.mount}/{verb}/{self.name}"
+
+    @property
+    def itself(self) -> str:
+        """The path of the key as an object, as ``transit/keys/NAME``."""
+        return self.to("keys")
+
+    def told(self) -> Body:
+        """Return what the server says of the key."""
+        try:
+            with self.asking("describe"):
+                found: Body = self.vault.read(self.itself)["data"]
+        except KmsRefused as exc:
+            if isinstance(exc.__cause__, VaultNotFound):
+                raise KmsRefused(f"there is no key '{self.kek}'", hint=self.making(self.name)) from exc
+            raise
+        return found
+
+    def description(self) -> Description:
+        """Describe the key as the port has it."""
+        told = self.told()
+        notes = [text.format(mount=self.mount) for name, text in _LOOSE.items() if told.get(name)]
+        if not told.get("derived"):
+            notes.append("the key is not derived: what a DEK is bound to would be ignored, so nothing is wrapped")
+        state = KekState.DISABLED if told.get("soft_deleted") else KekState.ENABLED
+        version = str(told["latest_version"])
+        return Description(SCHEME_NAME, self.kek, version, state, protection="software", notes=tuple(notes))
+
+    def making(self, name: str) -> str:
+        """Return the command that makes such a key."""
+        return f"bao write -f {self.mount}/keys/{name} type=aes256-gcm96 derived=true"
+
+    @contextmanager
+    def asking(self, what: str) -> Iterator[None]:
+        """Turn the client's errors into those of a KMS."""
+        try:
+            yield
+        except VaultError as exc:
+            raise self.as_kms_error(exc, what) from exc
+
+    def as_kms_error(self, exc: VaultError, what: str) -> KmsError:
+        """Tell the same error in the words of a KMS."""
+        if isinstance(exc, VaultUnavailable):
+            return KmsUnavailable(exc.message, hint=exc.hint)
+        answer = exc.answer if isinstance(exc, VaultRefused) else "not found"
+        denied = isinstance(exc, VaultRefused) and exc.denied
+        hint = f"give the token a policy for {self.mount}/*/{self.name}: see docs/kms.md" if denied else exc.hint
+        return KmsRefused(f"'{self.kek}' refuses to {what}", cause_known=answer, hint=hint)
+
+
+def of_uri(opening: Opening) -> TransitKey:
+    """Read ``vault-transit://host:port/MOUNT/KEY?ca=…&token=file:…``. Errors: ``ConfigError``."""
+    uri = opening.uri
+    uri.only(*_PARAMETERS)
+    found = _PATH.fullmatch(uri.path)
+    if not uri.host or found is None:
+        raise ConfigError(
+            "a 'vault-transit:' uri names host, mount and key",
+            hint="write vault-transit://host:8200/transit/KEY?ca=/path/ca.pem&token=file:/path",
+        )
+    mount, name = found.groups()
+    ca, namespace = uri.query.get("ca"), uri.query.get("namespace", "").strip("/")
+    settings = Settings(f"https://{uri.host}", Path(ca) if ca else None, namespace, opening.patience.timeout_s)
+    return TransitKey(shared_client(settings, _auth(opening)), mount.rstrip("/"), name, namespace)
+
+
+def _auth(opening: Opening) -> Auth:
+    """Choose the way to a token, and resolve its reference once: a wrong one is told now, not at the first call."""
+    query = opening.uri.query
+    way = query.get("auth", "token")
+    if way == "token":
+        opening.secret("token")
+        return TokenAuth(query["token"], opening.environ)
+    if way == "approle":
+        opening.secret("secret_id")
+        role = opening.uri.required("role_id")
+        return AppRole(role, query["secret_id"], opening.environ, query.get("auth_mount", "approle"))
+    raise ConfigError(f"'vault-transit:' knows no auth '{way}'", hint="auth=token or auth=approle")

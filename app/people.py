@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Column, ColumnElement, DateTime, MetaData, Ta
 
 from app.encryption import EMAIL, PHONE
 from app.settings import Flags, Settings
+from dbsec.crypto import BlindIndex
 from dbsec.crypto.orm import BlindIndexed, Encrypted
 
 # As core columns: a mapped class would name all of them in each statement, and no release knows them all.
@@ -17,14 +18,14 @@ USERS = Table(
     "users",
     MetaData(schema="app"),
     Column("id", BigInteger, primary_key=True),
-    Column("tenant_id", Uuid),
+    Column("tenant_id", Uuid, nullable=False),
     Column("name", Text),
     Column("email", Text),
     Column("created_at", DateTime(timezone=True)),
     Column("phone", Text),
-    Column("phone_enc", Encrypted(PHONE)),
-    Column("phone_bidx", BlindIndexed(PHONE)),
-    Column("email_enc", Encrypted(EMAIL)),
+    Column("phone_enc", Encrypted(PHONE.field, tenant="tenant_id")),
+    Column("phone_bidx", BlindIndexed("phone_enc", BlindIndex())),
+    Column("email_enc", Encrypted(EMAIL.field, mode=EMAIL.mode, tenant="tenant_id")),
 )
 TAKEN = ("users_tenant_phone_key", "users_tenant_phone_bidx_key")
 

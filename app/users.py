@@ -18,7 +18,7 @@ from app.people import TAKEN, USERS, Kept, People
 from app.problems import Problem, violated
 from app.service import CurrentTenant, Here
 from dbsec.clock import rfc3339
-from dbsec.crypto import tenant_scope
+from dbsec.crypto.orm import tenant_scope
 
 ROUTER = APIRouter(prefix="/v1/users")
 

@@ -29,8 +29,13 @@ for name in "$@"; do
 done
 
 # a benchmark's peers, each alone: their dependencies must not move ours
-for peer in alembic squawk-cli sslyze; do
-    echo "$peer" >"$scratch/$peer.in"
+for peer in alembic aws-encryption-sdk sqlalchemy-utils squawk-cli sslyze tink; do
+    case $peer in
+        aws-encryption-sdk) asked="$peer[MPL]" ;;
+        sqlalchemy-utils) asked="$peer sqlalchemy cryptography" ;;
+        *) asked=$peer ;;
+    esac
+    printf '%s\n' $asked >"$scratch/$peer.in"
     "$scratch/uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
         --no-emit-find-links --no-annotate --no-header --output-file "benchmarks/peers/$peer.txt" "$scratch/$peer.in"
     echo "benchmarks/peers/$peer.txt"

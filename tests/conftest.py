@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import hypothesis
 import pytest
 
-from dbsec import files, process, retry
+from dbsec import files, process
 from dbsec.errors import ProgramError, ProgramMissing
 from dbsec.lab import account, ports
 from dbsec.pg import Conninfo
@@ -26,6 +26,7 @@ from dbsec.testing.clusters import Cluster, Clusters
 from dbsec.testing.reaper import nothing_survives
 
 if TYPE_CHECKING:
+    from tests.moto import Moto
     from tests.openbao import OpenBao
     from tests.softhsm import SoftHsm
 
@@ -185,18 +186,14 @@ def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
 
 
 @pytest.fixture(scope="session")
-def aws_endpoint(server_root: Path) -> Iterator[str]:
-    """The address of moto's server: it gives the shapes of AWS's answers, and refuses less than AWS."""
-    port = ports.free(1)[0]
-    log = server_root / f"moto-{port}.log"
-    code = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
-    server = process.spawn([sys.executable, "-W", "ignore", "-c", code, str(port)], cwd=server_root, log=log)
-    _other_servers.append(lambda: [server] if server.alive else [])
-    retry.wait_until(lambda: ports.taken(port) or not server.alive, within_s=30, what="moto")
-    assert server.alive, process.last_lines(log)
-    yield f"http://127.0.0.1:{port}"
-    process.stop(server)
-    log.unlink()
+def moto(server_root: Path) -> Iterator[Moto]:
+    """AWS's shapes, on loopback."""
+    from tests.moto import Moto
+
+    server = Moto.start(server_root)
+    _other_servers.append(server.running)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,12 @@ import itertools
 import json
 import os
 import secrets
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlencode
+
+from tests import pausing
 
 from dbsec import files, process
 from dbsec.clock import SYSTEM, Clock
@@ -99,10 +100,10 @@ class OpenBao:
 
     def pause(self) -> None:
         """Let it answer nothing: the kernel accepts connections, and no reply comes."""
-        os.kill(self.process.pid, signal.SIGSTOP)
+        pausing.pause(self.process.pid)
 
     def resume(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
+        pausing.resume(self.process.pid)
 
     def stop(self) -> None:
         """End it: connections are refused."""

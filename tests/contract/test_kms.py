@@ -45,6 +45,7 @@ def test_what_it_lacks_is_a_claim_and_has_a_reason(scheme, provider_of):
     assert ("away" in lacks) == (provider_of(scheme).away is None)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks among threads
 @pytest.mark.parametrize("claim", suite.CLAIMS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_it_holds(scheme, claim, provider_of):

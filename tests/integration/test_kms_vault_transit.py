@@ -6,12 +6,13 @@ import base64
 import secrets
 
 import pytest
+from tests.clocks import Hands
+from tests.openbao import OpenBao
 
 from dbsec.kms import Aad, Kms, KmsAdmin, KmsRefused, KmsUnavailable, Patience, aad_bytes, open_admin, open_kms
 from dbsec.kms.schemes import vault_transit
 from dbsec.kms.schemes._wrapped import packed, unpacked
-from tests.integration.test_vault import Hands
-from tests.openbao import OpenBao
+from dbsec.vault import VaultNotFound
 
 AAD: Aad = {"dbsec": "keyring/1", "tenant": "acme", "context": "app.users", "purpose": "data", "generation": "1"}
 OTHER: Aad = {**AAD, "tenant": "globex"}
@@ -120,13 +121,13 @@ def test_versions_below_the_least_are_refused_and_rewrapping_saves_a_dek(openbao
 
 
 def test_disabling_a_server_without_soft_deletion_says_what_to_do(openbao):
-    """HashiCorp Vault has none; the answer to a path that a mount does not know is the same on OpenBao."""
-    key = vault_transit.TransitKey(openbao.admin(), "transit", "a/b")
-    with pytest.raises(KmsRefused) as refused:
-        raise vault_transit.TransitAdmin(key, Hands())._without_soft_deletion(
-            vault_transit.VaultNotFound("unsupported path"), "disable"
-        )
-    assert 'capabilities = ["deny"]' in refused.value.hint
+    """HashiCorp Vault has none; what it answers then, OpenBao answers to another path that it does not know."""
+    with pytest.raises(VaultNotFound, match="unsupported path") as unknown:
+        openbao.admin().delete("transit/keys/kek/what-no-server-has")
+    admin = vault_transit.TransitAdmin(vault_transit.TransitKey(openbao.admin(), "transit", "kek"), Hands())
+    refused = admin._without_soft_deletion(unknown.value, "disable")
+    assert isinstance(refused, KmsRefused)
+    assert 'capabilities = ["deny"]' in refused.hint
 
 
 def test_nothing_is_rotated_while_disabled(openbao):
@@ -169,9 +170,17 @@ def test_a_server_that_is_away(openbao_factory):
     server.stop()
 
 
+def test_the_audit_file_tells_the_key_and_neither_dek_nor_context(openbao):
+    kms, _, name = new(openbao)
+    kms.unwrap(kms.wrap(DEK, AAD), AAD)
+    told = openbao.audit_log.read_text()
+    assert f"transit/decrypt/{name}" in told
+    for held in (DEK, aad_bytes(AAD)):
+        assert base64.b64encode(held).decode() not in told
+
+
 def test_no_bit_of_a_wrapped_dek_can_be_changed(openbao):
-    kms, admin, _ = new(openbao)
-    admin.rotate()
+    kms, _, _ = new(openbao)
     wrapped = kms.wrap(DEK, AAD)
     changed = [
         wrapped[:at] + bytes([wrapped[at] ^ 1 << bit]) + wrapped[at + 1 :] for at in range(65) for bit in range(8)

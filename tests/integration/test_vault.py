@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from tests.clocks import Hands
+from tests.forks import in_a_child
 
 from dbsec.vault import Settings, TokenAuth, Vault, VaultNotFound, VaultRefused, VaultUnavailable, shared
 
 SELF = 'path "sys/mounts" { capabilities = ["read"] }'
 LOGIN = "auth/approle/login"
-
-
-@dataclass
-class Hands:
-    """A clock whose hands the test moves."""
-
-    seconds: float = 0.0
-    slept: list[float] = field(default_factory=list)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
 
 
 def life(vault: Vault) -> dict[str, object]:
@@ -44,6 +26,7 @@ def texts(exc: BaseException) -> Iterator[str]:
     seen: BaseException | None = exc
     while seen is not None:
         yield f"{seen!r} {seen} {vars(seen)!r}"
+        yield from (repr(vars(held)) for held in vars(seen).values() if hasattr(held, "__dict__"))
         seen = seen.__cause__ or seen.__context__
 
 
@@ -126,21 +109,6 @@ def test_threads_log_in_once(openbao):
     assert openbao.audited(LOGIN) == logins + 1
 
 
-def in_a_child(act: Callable[[], object]) -> int:
-    """Run ``act`` in a fork and return 0, or 1 where it raised; nothing of pytest runs there."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            act()
-            code = 0
-        except BaseException as exc:
-            sys.stderr.write(f"in the child: {exc!r}\n")
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def test_a_forked_child_has_connections_of_its_own(openbao):
     vault = openbao.client(openbao.approle(SELF))
     vault.read("sys/mounts")
@@ -206,17 +174,17 @@ def test_a_server_that_is_away_and_comes_back(openbao_factory):
     server.stop()
 
 
-def test_a_renewal_that_fails_leaves_the_token_in_use(openbao_factory):
-    server, clock = openbao_factory(), Hands()
-    vault = server.client(server.token(SELF, ttl="1h"), timeout_s=0.5, clock=clock)
+def test_a_renewal_that_fails_leaves_the_token_in_use(openbao):
+    clock = Hands()
+    role = openbao.approle(SELF, token_ttl="1h", token_type="batch")
+    vault = openbao.client(role, clock=clock)
     vault.read("sys/mounts")
+    Path(role.secret_id.removeprefix("file:")).unlink()
     clock.seconds = 41 * 60
-    server.pause()
-    with pytest.raises(VaultUnavailable):
-        vault.read("sys/mounts")
-    server.resume()
     assert vault.read("sys/mounts")
-    server.stop()
+    clock.seconds = 61 * 60
+    with pytest.raises(VaultUnavailable, match="cannot read secret file"):
+        vault.read("sys/mounts")
 
 
 def test_a_file_that_went_away_is_no_answer_yet(openbao):

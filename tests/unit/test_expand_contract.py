@@ -190,3 +190,41 @@ def test_every_kind_is_found_and_another_is_refused() -> None:
     ]
     with pytest.raises(UsageError, match="no kind"):
         expand_contract.planned("rename-table", _place(), Ask(Name("app", "users")))
+
+
+def test_a_deterministic_ciphertext_of_a_nullable_column_is_refused() -> None:
+    """Written again beside NULL, it is what an erased value looks like: the trigger would empty it."""
+    ask = Ask(Name("app", "users"), (side("phone"),), (side("phone_enc"),), python="a:b", lookup="phone_enc")
+    with pytest.raises(UsageError, match="may be NULL"):
+        expand_contract.planned("encrypt-column", _place(NULLABLE), ask)
+    sound = NULLABLE.replace("phone text", "phone text NOT NULL")
+    assert expand_contract.planned("encrypt-column", _place(sound), ask).contract
+
+
+NULLABLE = "CREATE TABLE app.users (id bigint PRIMARY KEY, phone text);"
+
+
+def test_a_rotated_lookup_key_has_a_contract_before_the_contract_where_it_is_unique(tmp_path: Path) -> None:
+    plain = "CREATE TABLE app.users (id bigint PRIMARY KEY, tenant int, bidx bytea{});{}"
+    ask = Ask(Name("app", "users"), (side("bidx"),), (side("bidx_g2"),), python="a:b", check="a:c")
+    for unique, index, ending in (
+        (" UNIQUE", "", "DROP CONSTRAINT IF EXISTS users_bidx_key;"),
+        ("", "CREATE UNIQUE INDEX u ON app.users (tenant, bidx);", "DROP INDEX CONCURRENTLY IF EXISTS app.u;"),
+    ):
+        change = expand_contract.planned("rotate-lookup", _place(plain.format(unique, index)), ask)
+        assert change.before is not None
+        assert ending in change.before[0]
+        assert "UNIQUE" in change.before[1]
+        assert "UNIQUE" in change.expand
+        names = [path.name for path in files.named(change, tmp_path) if "down" not in path.name]
+        assert [name.split("_", 1)[0] for name in names] == ["001", "002", "003", "004"]
+    change = expand_contract.planned("rotate-lookup", _place(plain.format("", "")), ask)
+    assert change.before is None
+    assert len(files.named(change, tmp_path)) == 6
+    for wrong in ("bidx_g2 = md5(bidx)", "bidx", "tenant"):
+        with pytest.raises(UsageError):
+            expand_contract.planned(
+                "rotate-lookup", _place(plain.format("", "")), Ask(ask.table, ask.old, (side(wrong),), python="a:b")
+            )
+    with pytest.raises(UsageError, match="no function"):
+        expand_contract.planned("rotate-lookup", _place(plain.format("", "")), Ask(ask.table, ask.old, ask.new))

@@ -9,7 +9,15 @@ from weakref import WeakValueDictionary
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    MetadataRetrievalError,
+)
+from botocore.parsers import ResponseParserError
 
 from dbsec.aws.errors import AwsError, AwsRefused, AwsUnavailable
 from dbsec.aws.quiet import keep_plaintext_out_of_logs
@@ -25,6 +33,10 @@ _OLD_CREDENTIALS = {
     *("ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId"),
     *("InvalidSignatureException", "SignatureDoesNotMatch", "InvalidAccessKeyId"),
 }
+_UNANSWERED = (
+    *(ConnectionError, HTTPClientError, ResponseParserError),
+    *(CredentialRetrievalError, MetadataRetrievalError),
+)
 _CONNECTIONS = 16
 _MAKING = threading.RLock()  # boto3's sessions are not for several threads
 
@@ -60,7 +72,7 @@ class Aws:
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
         except ClientError as exc:
             failed = self._of_answer(exc, operation)
-        except BotoCoreError as exc:
+        except (BotoCoreError, ResponseParserError) as exc:
             failed = self._of_failure(exc, operation)
         else:
             return answer
@@ -75,9 +87,9 @@ class Aws:
             return AwsUnavailable(said)
         return AwsRefused(said, code=code, answer=f"{code} {answer}".strip())
 
-    def _of_failure(self, exc: BotoCoreError, operation: str) -> AwsError:
+    def _of_failure(self, exc: Exception, operation: str) -> AwsError:
         where = f"{self._service} in {self._settings.region}"
-        if isinstance(exc, HTTPClientError):
+        if isinstance(exc, _UNANSWERED):
             return AwsUnavailable(f"{where} did not answer {operation}: {reason(exc)}")
         text = f"{where} was not asked to {operation}: {reason(exc)}"
         return AwsRefused(text, code=type(exc).__name__, answer=reason(exc), hint="aws sts get-caller-identity")

@@ -101,7 +101,7 @@ def by_tenant(values: Sequence[Any], tenants: Sequence[str]) -> dict[str, Sequen
 
 
 def to_bytes(column: EncryptedColumn, value: Any) -> bytes:
-    """Return a value as it is encrypted. Errors: ``UsageError`` for another type than declared; the value is not told."""
+    """Return a value as it is encrypted. Errors: ``UsageError`` for another type; it tells no value."""
     if value is None:
         return b""
     wanted = str if column.type == "text" else bytes

@@ -7,8 +7,19 @@ from collections.abc import Iterable, Sequence
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from dbsec.crypto import nonces
-from dbsec.crypto.binding import Field, RowId, Unbinding, aad_prefix, label, row_part
+from dbsec.crypto.binding import (
+    LEAST_INT8,
+    MOST_INT8,
+    ONE_INT8,
+    Field,
+    RowId,
+    Unbinding,
+    aad_prefix,
+    label,
+    pack_int8,
+    row_part,
+    row_parts,
+)
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.errors import DecryptionFailed
 from dbsec.crypto.format import HEADER, NONCE_BYTES, Algorithm, header_of
@@ -22,7 +33,19 @@ Row = RowId | Unbinding
 class Column:
     """Encrypts and decrypts by reference, until ``expires`` on the keyring's clock; ``hot`` since it was last used."""
 
-    __slots__ = ("_decrypt", "_encrypt", "_invocations", "_prefix", "expires", "field", "header", "hot", "key_id")
+    __slots__ = (
+        "_decrypt",
+        "_encrypt",
+        "_int8_prefix",
+        "_invocations",
+        "_prefix",
+        "_ready",
+        "expires",
+        "field",
+        "header",
+        "hot",
+        "key_id",
+    )
 
     def __init__(
         self, dek: Dek, key_id: int, place: Field, tenant: str, invocations: Invocations, *, expires: float
@@ -36,18 +59,28 @@ class Column:
         self._encrypt = cipher.encrypt
         self._decrypt = cipher.decrypt
         self._prefix = aad_prefix(tenant, place, self.header)
+        self._int8_prefix = self._prefix + ONE_INT8
         self._invocations = invocations
+        self._ready = invocations.ready.pop
 
     def encrypt(self, value: bytes, row: Row, version: int | None = None) -> bytes:
         """Encrypt one value. Errors: ``Unbound``; ``Refused`` at the limit of the key."""
-        aad = self._prefix + row_part(row, version)
-        self._invocations.take()
-        nonce = nonces.take()
+        if version is None and type(row) is int and LEAST_INT8 <= row <= MOST_INT8:  # row_part, without the call
+            aad = self._int8_prefix + pack_int8(row)
+        else:
+            aad = self._prefix + row_part(row, version)
+        try:
+            nonce = self._ready()
+        except IndexError:
+            nonce = self._invocations.refill()
         return self.header + nonce + self._encrypt(nonce, value, aad)
 
     def decrypt(self, blob: bytes, row: Row, version: int | None = None) -> bytes:
         """Decrypt one value that has our header. Errors: ``DecryptionFailed``."""
-        aad = self._prefix + row_part(row, version)
+        if version is None and type(row) is int and LEAST_INT8 <= row <= MOST_INT8:  # row_part, without the call
+            aad = self._int8_prefix + pack_int8(row)
+        else:
+            aad = self._prefix + row_part(row, version)
         try:
             return self._decrypt(blob[6:_NONCE_END], blob[_NONCE_END:], aad)
         except (InvalidTag, ValueError):
@@ -59,8 +92,7 @@ class Column:
         """Encrypt a batch; there are as many rows as values. Errors: those of ``encrypt``, and then no value."""
         prefix, header, encrypt = self._prefix, self.header, self._encrypt
         tails = tails_of(rows, versions)
-        self._invocations.take_many(len(values))
-        drawn = nonces.draw(len(values))
+        drawn = self._invocations.take_many(len(values))
         return [
             header + nonce + encrypt(nonce, value, prefix + tail)
             for nonce, value, tail in zip(drawn, values, tails, strict=True)
@@ -84,5 +116,5 @@ class Column:
 def tails_of(rows: Iterable[Row], versions: Iterable[int | None] | None) -> list[bytes]:
     """Return the last part of each value's AAD. Errors: ``Unbound``."""
     if versions is None:
-        return [row_part(row) for row in rows]
+        return row_parts(rows)
     return [row_part(row, version) for row, version in zip(rows, versions, strict=True)]

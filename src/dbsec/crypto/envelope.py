@@ -45,7 +45,11 @@ class Envelope:
 
     def encrypt(self, value: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
         """Encrypt one value by reference: 34 bytes longer than it was, and different each time."""
-        column = self._writer(tenant, field)
+        keyring = self.keyring
+        column = keyring.writers.get((tenant, field))
+        if column is None or column.expires <= keyring.now():
+            column = keyring.writer(tenant, field)
+        column.hot = True
         try:
             return column.encrypt(value, row, version)
         except Refused:
@@ -128,8 +132,7 @@ class Envelope:
 
     def blind_index(self, value: str | bytes, field: Field, how: BlindIndex, *, tenant: str) -> bytes | int:
         """Return what equal values share and nothing can be decrypted from; text is brought into its normal form."""
-        raw = normalised(value, how.normal) if isinstance(value, str) else value
-        return self.keyring.lookup(tenant, field, how.generation).index(raw, how)
+        return self.keyring.lookup(tenant, field, how.generation).index(normalised(value, how.normal), how)
 
     async def aencrypt(self, value: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
         """Encrypt as ``encrypt`` does; where a key and its first lease must be fetched, that waits in a thread."""

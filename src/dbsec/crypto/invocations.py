@@ -1,17 +1,23 @@
-"""How often a DEK may still encrypt: counted here one by one, leased from the keyring by the thousand.
+"""How often a DEK may still encrypt, each time with a nonce: leased from the keyring by the thousand.
 
-A lease that a process takes with it into a crash counts as used: the limit is never passed, whatever is killed.
+A lease that a process takes with it into a crash counts as used: the limit is never passed, whatever is killed. What is
+not covered is a snapshot of a running machine that is started twice: keep ``_MOST_READY`` small, and see the threat
+model.
 """
 
 from __future__ import annotations
 
-import itertools
+import os
 import threading
+import weakref
 from collections.abc import Callable
+
+from dbsec.crypto import nonces
 
 _FIRST_LEASE = 2**12
 _LARGEST_LEASE = 2**20
-_STEP = 1024
+_FIRST_READY = 8
+_MOST_READY = 256
 
 Lease = Callable[[int], bool]
 
@@ -21,34 +27,39 @@ class Refused(Exception):
 
 
 class Invocations:
-    """A counter for all threads of a process. ``lease`` asks the keyring for that many."""
+    """The encryptions under one key by all threads of a process. ``lease`` asks the keyring for that many.
 
-    __slots__ = ("_count", "_granted", "_lease", "_left", "_lock", "_next_lease")
+    ``ready`` holds nonces whose invocations are spent. Each leaves it once: ``list.pop`` is one act for all threads,
+    and a fork empties the child's. Where it is empty, ``refill`` has the next.
+    """
+
+    __slots__ = ("__weakref__", "_draws", "_lease", "_left", "_lock", "_next_lease", "ready")
 
     def __init__(self, lease: Lease) -> None:
+        self.ready: list[bytes] = []
+        self._draws = _FIRST_READY
         self._lease = lease
         self._lock = threading.Lock()
-        self._count = itertools.count()  # its next() is one act for all threads
-        self._granted = 0
         self._left = 0
         self._next_lease = _FIRST_LEASE
+        _ALIVE.add(self)
 
-    def take(self) -> None:
-        """Take one. Errors: ``Refused``."""
-        n = next(self._count)
-        if n >= self._granted:
-            self._grant(n)
+    def refill(self) -> bytes:
+        """Return a nonce, and have more ready: twice as many as the last time. Errors: ``Refused``."""
+        with self._lock:
+            count = self._draws
+            self._draws = min(count * 2, _MOST_READY)
+            self._spend(count)
+        drawn = nonces.draw(count)
+        nonce = drawn.pop()
+        self.ready.extend(drawn)
+        return nonce
 
-    def take_many(self, count: int) -> None:
-        """Take that many at once. Errors: ``Refused``."""
+    def take_many(self, count: int) -> list[bytes]:
+        """Return that many nonces at once. Errors: ``Refused``, and then none is spent."""
         with self._lock:
             self._spend(count)
-
-    def _grant(self, n: int) -> None:
-        with self._lock:
-            while n >= self._granted:
-                self._spend(_STEP)
-                self._granted += _STEP
+        return nonces.draw(count)
 
     def _spend(self, count: int) -> None:
         if count > self._left:
@@ -61,3 +72,14 @@ class Invocations:
             self._left += asked
             self._next_lease = min(self._next_lease * 2, _LARGEST_LEASE)
         self._left -= count
+
+
+_ALIVE: weakref.WeakSet[Invocations] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for one in _ALIVE:
+        one.ready.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -82,8 +82,8 @@ class Keyring:
         profile: Profile = Profile.STANDARD,
         clock: Clock = SYSTEM,
     ) -> None:
-        if max_keys < 1 or ttl <= timedelta():
-            raise UsageError("a keyring caches one key at least, and for some time")
+        if max_keys < 1 or ttl < timedelta():
+            raise UsageError("a keyring caches one key at least, and for no negative time")
         self.profile = profile
         self._store = store
         self.kms = kms
@@ -345,7 +345,7 @@ def check(tenant: str, place: Field) -> None:
     """Errors: ``Unbound`` for what is no tenant or no field."""
     if not isinstance(tenant, str):
         raise Unbound(f"the tenant of '{place}' is text, not {type(tenant).__name__}", hint="str(tenant_id)")
-    if "\0" in tenant or not tenant.isascii() and any("\ud800" <= char <= "\udfff" for char in tenant):
+    if "\0" in tenant or tenant.encode(errors="ignore").decode() != tenant:
         raise Unbound(f"the tenant of '{place}' is no text that a database keeps", hint="str(tenant_id)")
     if not place.context or not place.column:
         raise Unbound("a field has a context and a column", hint='Field("app.users", "phone")')

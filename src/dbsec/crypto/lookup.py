@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+from unicodedata import decimal, normalize
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -15,22 +17,22 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from dbsec.crypto.binding import UNBOUND, Field, aad_prefix, label, row_part
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.errors import DecryptionFailed, ModeRefused
-from dbsec.crypto.format import HEADER, TAG_BYTES, Algorithm, header_of
+from dbsec.crypto.format import HEADER, Algorithm, header_of
 
 _SIV = b"dbsec/1/siv"
 _BLIND = b"dbsec/1/bidx"
 _SIV_KEY_BYTES = 64
 _MOST_BIGINT = 63
 _FULL = 256
-_IV_END = HEADER.size + TAG_BYTES
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Normal(StrEnum):
     """What is made of a text before it is compared: equal forms give equal indexes."""
 
     NONE = "none"
-    CASEFOLD = "casefold"  # NFKC, outer blanks off, letters folded: e-mail addresses, names
-    DIGITS = "digits"  # digits and a leading plus: phone numbers
+    CASEFOLD = "casefold"  # letters folded, spellings joined, blanks around and what is not seen off: e-mail addresses
+    DIGITS = "digits"  # digits of any script, and a plus before them: phone numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,69 @@ class Lookup:
         return f"<lookup key {self.key_id} of {self.field}>"
 
 
-def normalised(value: str, how: Normal) -> bytes:
-    """Return the form that is compared, as UTF-8."""
-    return _FORMS[how](value).encode()
+def normalised(value: str | bytes, how: Normal) -> bytes:
+    """Return the form that is compared, as UTF-8. Two values that differ may have one form, which is what it is for.
+
+    Errors: ``ModeRefused`` for bytes where a form of text is asked for: they would never meet the same text.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        if how is not Normal.NONE:
+            raise ModeRefused(f"bytes have no form '{how}'", hint="pass text, or normal = 'none'")
+        return bytes(value)
+    form = _FORMS[how](value)
+    if not form.isascii() and _HALF.search(form):
+        # not left to encode(): its error carries the value
+        raise ModeRefused("a value has half of a surrogate pair: it is no text")
+    return form.encode()
 
 
-_FORMS: dict[Normal, Callable[[str], str]] = {
+def _folded(text: str) -> str:
+    """Fold case as Unicode's compatibility caseless matching does, without what has no shape of its own.
+
+    Source: The Unicode Standard 3.13, D146, and toNFKC_Casefold for the default ignorables.
+    """
+    if text.isascii():
+        return text.lower().strip()
+    seen = text.translate(_UNSEEN)
+    folded = normalize("NFKD", normalize("NFD", seen).casefold()).casefold()
+    return normalize("NFKC", folded.translate(_UNSEEN)).strip()
+
+
+def _digits(text: str) -> str:
+    """Keep the digits, and a plus that stands before them all; text without any keeps what ``_folded`` leaves."""
+    plain = normalize("NFKC", text)
+    found = [(at, decimal(c)) for at, c in enumerate(plain) if c.isdecimal()]
+    if not found:
+        return _folded(text)
+    return "+" * ("+" in plain[: found[0][0]]) + "".join(str(digit) for _, digit in found)
+
+
+# Default_Ignorable_Code_Point: a blank of no width inside an address makes no other address of it
+_UNSEEN: Final = dict.fromkeys(
+    code
+    for first, last in (
+        (0x00AD, 0x00AD),
+        (0x034F, 0x034F),
+        (0x061C, 0x061C),
+        (0x115F, 0x1160),
+        (0x17B4, 0x17B5),
+        (0x180B, 0x180F),
+        (0x200B, 0x200F),
+        (0x202A, 0x202E),
+        (0x2060, 0x206F),
+        (0x3164, 0x3164),
+        (0xFE00, 0xFE0F),
+        (0xFEFF, 0xFEFF),
+        (0xFFA0, 0xFFA0),
+        (0xFFF0, 0xFFF8),
+        (0x1BCA0, 0x1BCA3),
+        (0x1D173, 0x1D17A),
+        (0xE0000, 0xE0FFF),
+    )
+    for code in range(first, last + 1)
+)
+_FORMS: Final[dict[Normal, Callable[[str], str]]] = {
     Normal.NONE: lambda text: text,
-    Normal.CASEFOLD: lambda text: unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.strip()).casefold()),
-    Normal.DIGITS: lambda text: "".join(["+"] * text.lstrip().startswith("+") + [c for c in text if c in "0123456789"]),
+    Normal.CASEFOLD: _folded,
+    Normal.DIGITS: _digits,
 }

@@ -103,7 +103,6 @@ def plan_index(statistics: ColumnStatistics, *, unique: bool, allow_low_entropy:
 def plan_deterministic(
     statistics: ColumnStatistics,
     *,
-    plaintext_bytes: int = 32,
     profile: Profile = Profile.STANDARD,
     allow_low_entropy: bool = False,
 ) -> Proposal:
@@ -113,7 +112,7 @@ def plan_deterministic(
             "AES-SIV is not in OpenSSL's FIPS provider", hint="in the FIPS profile: randomised, with a blind index"
         )
     warnings = _warnings(statistics, allow_low_entropy=allow_low_entropy)
-    size = plaintext_bytes + SIV_OVERHEAD_BYTES
+    size = statistics.width_bytes + SIV_OVERHEAD_BYTES
     option = Option(
         Aim.DETERMINISTIC, None, 0.0, 0.0, 0.0, btree_bytes(size), _stored(size), "the value is its own index"
     )

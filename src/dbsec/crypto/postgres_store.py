@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, LiteralString
 
 import psycopg
 
 from dbsec.crypto.errors import CryptoError
 from dbsec.crypto.store import MOST_INVOCATIONS, KeyRow, KeyState, NewKey, Purpose
+from dbsec.errors import ConnectError, reason
 from dbsec.pg import own
 
 _COLUMNS: LiteralString = """
@@ -86,17 +88,16 @@ class PostgresKeyStore:
         with self._session() as session, session.cursor(row_factory=_rows_of) as cursor:
             return cursor.execute(query, values).fetchall()
 
-    def _session(self) -> psycopg.Connection[Any]:
-        session = self._connect()
-        if not self._checked:
-            try:
-                own.require(session, 5)
-                session.commit()
-            except BaseException:
-                session.close()
-                raise
-            self._checked = True
-        return session
+    @contextmanager
+    def _session(self) -> Iterator[psycopg.Connection[Any]]:
+        try:
+            with self._connect() as session:
+                if not self._checked:
+                    own.require(session, 5)
+                    self._checked = True
+                yield session
+        except psycopg.OperationalError as exc:
+            raise ConnectError(f"the database of the keyring went away: {reason(exc)}", sqlstate=exc.sqlstate) from exc
 
 
 def _rows_of(cursor: psycopg.Cursor[Any]) -> Any:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 # Of a partitioned table the statistics of all its partitions, else those of the table alone.
 _QUERY: LiteralString = """
-SELECT c.reltuples, a.atttypid::regtype::text AS type,
+SELECT c.reltuples,
        pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
        pg_catalog.row_security_active(c.oid) AS hidden,
-       s.n_distinct, s.null_frac, s.most_common_freqs[1] AS top, coalesce(t.n_mod_since_analyze, 0) AS changed
+       s.n_distinct, s.null_frac, s.most_common_freqs[1] AS top, s.avg_width,
+       coalesce(t.n_mod_since_analyze, 0) AS changed
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -47,7 +48,7 @@ class ColumnStatistics:
     top_frequency: float = 0.0
     null_fraction: float = 0.0
     changed_rows: int = 0
-    type: str = ""
+    width_bytes: int = 32
 
     def __post_init__(self) -> None:
         if self.rows < 1 or not 0 <= self.null_fraction < 1 or not 1 <= self.distinct <= math.ceil(self.filled):
@@ -113,7 +114,7 @@ def read(connection: psycopg.Connection[Any], column: str) -> ColumnStatistics:
         top_frequency=min(1.0, (found["top"] or 0.0) / (1 - nulls)),
         null_fraction=nulls,
         changed_rows=found["changed"],
-        type=found["type"],
+        width_bytes=found["avg_width"],
     )
 
 
@@ -147,9 +148,7 @@ def _distinct(said: float, rows: int, nulls: float) -> int:
 
 def _nothing(found: dict[str, Any], column: str, table: str) -> NoStatistics:
     if not found["readable"]:
-        return NoStatistics(
-            f"'{column}' may not be read by this role, nor its statistics", hint="GRANT SELECT (column)"
-        )
+        return NoStatistics(f"this role may not read '{column}', nor its statistics", hint=f"GRANT SELECT ON {table}")
     if found["hidden"]:
         return NoStatistics(
             f"row-level security is in force on '{table}': PostgreSQL hides its statistics", hint="ask as its owner"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol
+
+from dbsec.kms.locks import ForkLock
 
 MOST_INVOCATIONS = 2**32  # NIST SP 800-38D, 8.3: encryptions under one key with random nonces, all processes together
 MOST_KEYS = 2**32 - 1  # the key id has four bytes
@@ -90,7 +91,7 @@ class MemoryKeyStore:
 
     def __init__(self) -> None:
         self.rows: dict[int, KeyRow] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def active(self, tenant: str, context: str, purpose: Purpose) -> KeyRow | None:
         found = [row for row in self._of(tenant, context, purpose) if row.state is KeyState.ACTIVE]

@@ -89,7 +89,7 @@ def _run_all(
     recorder = ended.enter_context(Recorder(options.out / EVIDENCE, options.provenance or Provenance.here()))
     stage = Stage(up, deployment_folder(), recorder, audience, progress, baseline.logins(up))
     ended.callback(stage.close)
-    dataset = baseline.furnish(stage, options.scale, seed=options.seed)
+    stage.dataset = dataset = baseline.furnish(stage, options.scale, seed=options.seed)
     with stage.admin() as connection:
         recorder.about(facts.server(connection).to_json())
     _run_chapters(stage, sequence, dataset, options, ended)

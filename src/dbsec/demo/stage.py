@@ -13,6 +13,7 @@ import psycopg
 
 from dbsec.demo.chapter import Audience
 from dbsec.evidence import Recorder
+from dbsec.lab.dataset import Dataset
 from dbsec.lab.lab import Lab
 from dbsec.lab.load import Load
 from dbsec.lab.service import Service
@@ -33,7 +34,8 @@ class Stage:
     Known names: ``admin`` (superuser), ``service``, ``migrator`` (whoever does DDL), ``standby`` (replication).
     ``visitors`` are sessions that the baseline keeps open as a careless client would. ``deploy`` brings a migration
     file to the database as the team does it at this moment, and raises where that way refuses it. ``canaries`` are a
-    phone and an e-mail address that are looked for on every disk, before and after they were encrypted. ``keys`` are there from then on.
+    phone and an e-mail address that are looked for on every disk, before and after they were encrypted. ``keys`` are
+    there from then on.
     """
 
     lab: Lab
@@ -43,6 +45,7 @@ class Stage:
     progress: Progress
     logins: dict[str, Conninfo]
     service: Service | None = None
+    dataset: Dataset | None = None
     load: Load | None = None
     deploy: Callable[[str, str], None] | None = None
     canaries: dict[str, Secret] = field(default_factory=dict)

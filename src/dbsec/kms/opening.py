@@ -64,10 +64,11 @@ def scheme_of(name: str) -> Scheme:
     try:
         module = importlib.import_module(f"{schemes.__name__}.{name.replace('-', '_')}")
     except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] == "dbsec":
+        sdk = (exc.name or "").partition(".")[0]
+        if sdk == "dbsec":
             raise
         # the extra bears the first word of the scheme
         hint = f"pip install 'dbsec[{name.partition('-')[0]}]'"
-        raise ProgramMissing(f"'{name}:' needs the module '{exc.name}', which is not installed", hint=hint) from exc
+        raise ProgramMissing(f"'{name}:' needs the module '{sdk}', which is not installed", hint=hint) from exc
     scheme: Scheme = module.SCHEME
     return scheme

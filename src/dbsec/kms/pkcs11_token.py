@@ -19,9 +19,10 @@ from dbsec.secret import Secret
 
 T = TypeVar("T")
 
+# SessionReadOnly: who may write asked to; after somebody started the library anew, the handle is another session's.
 LOST = (
     said.SessionHandleInvalid, said.SessionClosed, said.UserNotLoggedIn, said.ObjectHandleInvalid,
-    said.KeyHandleInvalid, said.DeviceRemoved,
+    said.KeyHandleInvalid, said.DeviceRemoved, said.SessionReadOnly,
 )  # fmt: skip
 _WRONG_PIN = (said.PinIncorrect, said.PinInvalid, said.PinLenRange, said.PinLocked, said.PinExpired)
 
@@ -30,7 +31,8 @@ class Module:
     """A vendor's library in this process.
 
     python-pkcs11 initialises it for one thread at a time, so this is where threads wait. It must be initialised in
-    each process: a child of fork does so before its first use, and its sessions are new. Source: PKCS#11 v3.0, 5.4.
+    each process: a child of fork does so before its first use, and its sessions are new. ``starts`` counts: a handle
+    of an earlier start is void, and may by now be another session's. Source: PKCS#11 v3.0, 5.4.
     """
 
     _loaded: dict[Path, Module] = {}  # noqa: RUF012 the library is there once in a process
@@ -41,6 +43,7 @@ class Module:
         self._pid = os.getpid()
         self._at_fork = False
         self._lib: Any = None
+        self.starts = 0
 
     @classmethod
     def at(cls, path: Path) -> Module:
@@ -49,7 +52,7 @@ class Module:
         module = cls._loaded.setdefault(path, made)
         if module is made:
             # A fork in the midst of another thread's call would leave the library's memory half changed.
-            os.register_at_fork(before=made._pause, after_in_parent=made._go_on, after_in_child=made._go_on)
+            os.register_at_fork(before=made._pause, after_in_parent=made._go_on, after_in_child=made._in_child)
         return module
 
     @contextmanager
@@ -75,6 +78,7 @@ class Module:
 
     def start_again(self) -> None:
         """End all sessions of this process and initialise the library anew. Errors: ``KmsUnavailable``."""
+        self.starts += 1
         try:
             self._lib.reinitialize()
         except said.PKCS11Error as exc:
@@ -87,6 +91,10 @@ class Module:
         if self._at_fork:
             self._at_fork = False
             self._lock.release()
+
+    def _in_child(self) -> None:
+        self._at_fork = False
+        self._lock = threading.RLock()
 
 
 class Token:
@@ -102,7 +110,7 @@ class Token:
         self._write = write
         self._module = Module.at(name.module)
         self._session: pkcs11.Session | None = None
-        self._pid = 0
+        self._start = 0
         self._found_keys = False
 
     @classmethod
@@ -133,7 +141,7 @@ class Token:
 
     def _twice(self, lib: Any, act: Callable[[pkcs11.Session], T]) -> T:
         try:
-            done = act(self._open(lib))
+            return self._once(lib, act)
         except LOST:
             self._session = None
         except said.NoSuchKey:
@@ -143,10 +151,12 @@ class Token:
                 raise
             self._found_keys = False
             self._session = None
-        else:
-            self._found_keys = True
-            return done
-        return act(self._open(lib))
+        return self._once(lib, act)
+
+    def _once(self, lib: Any, act: Callable[[pkcs11.Session], T]) -> T:
+        done = act(self._open(lib))
+        self._found_keys = True
+        return done
 
     def must_answer(self) -> None:
         """Ask the token for what it always has: SoftHSM finds no keys where its folder is away.
@@ -164,9 +174,9 @@ class Token:
         return KmsUnavailable(f"token '{self._name}' does not answer: {word(exc)}")
 
     def _open(self, lib: Any) -> pkcs11.Session:
-        if self._session is None or self._pid != os.getpid():
+        if self._session is None or self._start != self._module.starts:
             self._session = self._log_in(self._find(lib))
-            self._pid = os.getpid()
+            self._start = self._module.starts
         return self._session
 
     def _find(self, lib: Any) -> pkcs11.Token:

@@ -1,5 +1,6 @@
 """A client of OpenBao and HashiCorp Vault, shared by what keeps keys, certificates and secrets there."""
 
+from dbsec.vault.answers import Body, part
 from dbsec.vault.auth import AppRole, Auth, Token, TokenAuth
 from dbsec.vault.client import Vault
 from dbsec.vault.errors import VaultError, VaultNotFound, VaultRefused, VaultUnavailable
@@ -9,6 +10,7 @@ from dbsec.vault.shared import shared
 __all__ = [
     "AppRole",
     "Auth",
+    "Body",
     "Settings",
     "Token",
     "TokenAuth",
@@ -17,5 +19,6 @@ __all__ = [
     "VaultNotFound",
     "VaultRefused",
     "VaultUnavailable",
+    "part",
     "shared",
 ]

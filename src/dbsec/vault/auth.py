@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 from dbsec.errors import ConfigError
 from dbsec.secret import Secret, resolve
+from dbsec.vault.answers import Body, part
 from dbsec.vault.errors import VaultNotFound, VaultRefused, VaultUnavailable
-
-Body: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +19,13 @@ class Token:
     secret: Secret
     ttl_s: float = 0
     renewable: bool = False
+
+
+def granted(answer: Body) -> Token:
+    """Read the token that a login or a renewal granted."""
+    auth = part(answer, "auth")
+    token, ttl_s = part(answer, "auth", "client_token"), part(answer, "auth", "lease_duration")
+    return Token(Secret(str(token)), float(ttl_s), bool(auth.get("renewable")))
 
 
 class Call(Protocol):
@@ -59,10 +65,10 @@ class TokenAuth:
         """Read the token and ask the server for its life; one that may not ask counts as without end."""
         secret = _credential(self.reference, self.environ)
         try:
-            told = call("GET", "auth/token/lookup-self", token=secret)["data"]
+            told = call("GET", "auth/token/lookup-self", token=secret)
         except (VaultRefused, VaultNotFound):
             return Token(secret)
-        return Token(secret, float(told["ttl"]), bool(told.get("renewable")))
+        return Token(secret, float(part(told, "data", "ttl")), bool(told["data"].get("renewable")))
 
     def moved_on(self, held: Secret) -> bool:
         """Tell whether another token stands there now."""
@@ -87,8 +93,7 @@ class AppRole:
         """Log in; the secret id is read each time, for it is rotated too."""
         secret_id = _credential(self.secret_id, self.environ)
         body = {"role_id": self.role_id, "secret_id": secret_id.reveal()}
-        granted = call("POST", f"auth/{self.mount}/login", body)["auth"]
-        return Token(Secret(granted["client_token"]), float(granted["lease_duration"]), bool(granted["renewable"]))
+        return granted(call("POST", f"auth/{self.mount}/login", body))
 
     def moved_on(self, held: Secret) -> bool:
         """Tell no: each login brings another token with the same rights."""

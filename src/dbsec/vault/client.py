@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from dbsec.clock import SYSTEM, Clock
 from dbsec.secret import Secret
-from dbsec.vault.auth import Auth, Body, Token
+from dbsec.vault.answers import Body, part
+from dbsec.vault.auth import Auth, Token, granted
 from dbsec.vault.errors import VaultError, VaultNotFound, VaultRefused, VaultUnavailable
 from dbsec.vault.settings import Settings
 from dbsec.vault.wire import Wire
@@ -50,7 +51,7 @@ class Vault:
     def names(self, path: str) -> Sequence[str]:
         """List the names below a path; empty where there is none."""
         try:
-            return [str(name) for name in self._call("LIST", path)["data"]["keys"]]
+            return [str(name) for name in part(self._call("LIST", path), "data", "keys")]
         except VaultNotFound:
             return []
 
@@ -134,19 +135,18 @@ class _Session:
             return
         self._renew_at = self._clock.monotonic() + _AGAIN_S
         try:
-            granted = self._lengthened(held) or self._auth.login(self.wire.call)
+            token = self._lengthened(held) or self._auth.login(self.wire.call)
         except VaultError:
             return
-        self._hold(granted)
+        self._hold(token)
 
     def _lengthened(self, held: Token) -> Token | None:
         if not held.renewable:
             return None
         try:
-            told = self.wire.call("POST", "auth/token/renew-self", {}, token=held.secret)["auth"]
+            longer = granted(self.wire.call("POST", "auth/token/renew-self", {}, token=held.secret))
         except VaultRefused:
             return None
-        longer = Token(held.secret, float(told["lease_duration"]), bool(told["renewable"]))
         return longer if longer.ttl_s >= held.ttl_s / 2 else None
 
     def _hold(self, token: Token) -> None:

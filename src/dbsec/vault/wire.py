@@ -10,7 +10,7 @@ from hvac.adapters import RawAdapter
 
 from dbsec.errors import reason
 from dbsec.secret import Secret
-from dbsec.vault.auth import Body
+from dbsec.vault.answers import Body
 from dbsec.vault.errors import VaultNotFound, VaultRefused, VaultUnavailable
 from dbsec.vault.settings import Settings
 
@@ -64,6 +64,8 @@ class Wire:
     def _read(self, reply: requests.Response, what: str) -> Body:
         body = _json(reply)
         status = reply.status_code
+        if status < 300 and not body and reply.content.strip() not in (b"", b"{}"):
+            raise VaultUnavailable(f"'{self._host}' answered {what} with no JSON", hint="does a proxy answer for it?")
         if status < 300 or (status == 400 and "batch_results" in (body.get("data") or ())):
             return body
         answer = "; ".join(" ".join(str(e).split()) for e in body.get("errors") or ()) or f"status {status}"

@@ -8,6 +8,13 @@ from dbsec import discovery
 from dbsec.cli import crypto
 
 COMMAND = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+
+
+@COMMAND.callback()
+def _group() -> None:
+    """Keep each command a word of its own while it is the only one."""
+
+
 # a file in cli/crypto adds a command; it imports what is heavy when it runs
 for _add in discovery.constants_in(crypto, "add").values():
     _add(COMMAND)

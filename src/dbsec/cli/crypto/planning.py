@@ -68,7 +68,8 @@ def plan(
         _rotation.tell(asked, as_json=form is Format.JSON)
         return
     stats = _read(column, dsn, tenant, config) if dsn else _told(rows, distinct, top, nulls)
-    raise typer.Exit(_propose(column, stats, unique=unique, allow=allow_low_entropy, form=form))
+    fips = settings_of(config).profile == "fips"
+    raise typer.Exit(_propose(column, stats, unique=unique, allow=allow_low_entropy, fips=fips, form=form))
 
 
 def _told(rows: int | None, distinct: int | None, top: float, nulls: float) -> ColumnStatistics:
@@ -97,13 +98,13 @@ def _read(column: str, dsn: str, tenant: str, config: Path | None) -> ColumnStat
         return found.within(statistics.read(connection, f"{whole}.{tenant}").top_frequency)
 
 
-def _propose(column: str, stats: ColumnStatistics, *, unique: bool, allow: bool, form: Format) -> int:
+def _propose(column: str, stats: ColumnStatistics, *, unique: bool, allow: bool, fips: bool, form: Format) -> int:
     from dbsec.crypto.errors import ModeRefused
     from dbsec.crypto.planner import plan_deterministic, plan_index
 
     try:
         index = plan_index(stats, unique=unique, allow_low_entropy=allow)
-        deterministic = plan_deterministic(stats, allow_low_entropy=allow)
+        deterministic = None if fips else plan_deterministic(stats, allow_low_entropy=allow)
     except ModeRefused as exc:
         if form is Format.JSON:
             output.envelope("crypto plan", result=_figures(column, stats) | {"refused": exc.message, "hint": exc.hint})
@@ -123,31 +124,41 @@ def _figures(column: str, stats: ColumnStatistics) -> dict[str, Any]:
     return {"column": column, "statistics": asdict(stats) | derived}
 
 
-def _as_json(column: str, index: Proposal, deterministic: Proposal) -> dict[str, Any]:
+def _as_json(column: str, index: Proposal, deterministic: Proposal | None) -> dict[str, Any]:
     def shown(option: Option) -> dict[str, Any]:
         return asdict(option) | {"type": option.type}
 
     return _figures(column, index.statistics) | {
         "recommended": shown(index.recommended),
-        "options": [shown(one) for one in (*index.options, *deterministic.options)],
+        "options": [shown(one) for one in _options(index, deterministic)],
         "leaks": list(index.leaks),
-        "deterministic_leaks": list(deterministic.leaks),
-        "warnings": list(dict.fromkeys([*index.warnings, *deterministic.warnings])),
+        "deterministic_leaks": list(deterministic.leaks) if deterministic else None,
+        "warnings": _warnings(index, deterministic),
     }
 
 
+def _options(index: Proposal, deterministic: Proposal | None) -> list[Option]:
+    return [*index.options, *(deterministic.options if deterministic else ())]
+
+
+def _warnings(index: Proposal, deterministic: Proposal | None) -> list[str]:
+    fips = "the FIPS profile has no deterministic encryption: AES-SIV is not in OpenSSL's FIPS provider"
+    return list(dict.fromkeys([*index.warnings, *(deterministic.warnings if deterministic else [fips])]))
+
+
 def _show_figures(column: str, stats: ColumnStatistics) -> None:
+    twice = stats.top_frequency * stats.filled >= 2
+    top = f"the most frequent in {stats.top_frequency:.2%}" if twice else "none known to come twice"
     print(
         f"{column}: {stats.rows:,} rows, {stats.null_fraction:.1%} NULL, {stats.distinct:,} different values "
-        f"({stats.rows_per_value:,.1f} rows each), the most frequent in {stats.top_frequency:.2%} "
-        f"({stats.min_entropy_bits:.1f} bits of min-entropy)"
+        f"({stats.rows_per_value:,.1f} rows each), {top} ({stats.min_entropy_bits:.1f} bits of min-entropy)"
     )
 
 
-def _show(column: str, index: Proposal, deterministic: Proposal) -> None:
+def _show(column: str, index: Proposal, deterministic: Proposal | None) -> None:
     _show_figures(column, index.statistics)
     print(f"\n  {'':14}{'bits':>6}  {'type':8}{'index B/row':>12}{'coincidences':>14}{'rows in vain':>14}")
-    for option in (*index.options, *deterministic.options):
+    for option in _options(index, deterministic):
         mark = "*" if option is index.recommended else " "
         bits = "SIV" if option.bits is None else str(option.bits)
         print(
@@ -156,12 +167,11 @@ def _show(column: str, index: Proposal, deterministic: Proposal) -> None:
         )
     for title, lines in (
         ("a blind index (*) shows", index.leaks),
-        ("deterministic encryption shows", deterministic.leaks),
-        ("mind", dict.fromkeys([*index.warnings, *deterministic.warnings])),
+        ("deterministic encryption shows", deterministic.leaks if deterministic else ()),
+        ("mind", _warnings(index, deterministic)),
     ):
-        print(f"\n{title}:")
-        for line in lines:
-            print(f"  - {line}")
+        if lines:
+            print("\n".join([f"\n{title}:", *(f"  - {line}" for line in lines)]))
 
 
 def _small(number: float) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from sqlalchemy.exc import DontWrapMixin
 
 from dbsec.crypto.errors import Unbound
@@ -21,10 +19,13 @@ class Unsearchable(UsageError, DontWrapMixin):
 def as_it_is(exc: DbsecError) -> DbsecError:
     """Return an error that SQLAlchemy does not wrap; its class and all it says stay."""
     if not isinstance(exc, DontWrapMixin):
-        exc.__class__ = _unwrapped(type(exc))
+        kind = type(exc)
+        exc.__class__ = _UNWRAPPED.get(kind) or _UNWRAPPED.setdefault(kind, _unwrapped(kind))
     return exc
 
 
-@cache
+_UNWRAPPED: dict[type[DbsecError], type[DbsecError]] = {}
+
+
 def _unwrapped(kind: type[DbsecError]) -> type[DbsecError]:
     return type(kind.__name__, (kind, DontWrapMixin), {"__module__": kind.__module__, "__doc__": kind.__doc__})

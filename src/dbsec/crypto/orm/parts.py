@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Enum, Integer, LargeBinary, String, Uuid, func
+from sqlalchemy import Column, ColumnElement, Enum, Integer, LargeBinary, String, Uuid, func, literal_column
 
 from dbsec.crypto.binding import RowPart
 from dbsec.crypto.errors import ModeRefused, Unbound
@@ -18,8 +18,8 @@ from dbsec.crypto.scope import tenant_name
 class Kind:
     """One type. ``width`` is of its bytes on the wire, 0 where a length of 4 bytes stands before them.
 
-    ``sent`` is the expression whose bytes ``read`` understands; ``normal`` brings what a program gives into the one form
-    that is bound.
+    ``sent`` is the expression whose bytes ``read`` understands; ``normal`` brings what a program gives into
+    the one form that is bound.
     """
 
     width: int
@@ -29,15 +29,19 @@ class Kind:
 
 
 def kind_of(column: Column[Any]) -> Kind:
-    """Return how a column is bound. Errors: ``ModeRefused`` for one that may be NULL, or of a type without one form."""
-    what = f"'{column.table.fullname}.{column.name}'"  # type: ignore[attr-defined]
-    if column.nullable and not column.primary_key:
-        raise ModeRefused(f"{what} may be NULL, and values are bound to it", hint=f"{column.name}: nullable=False")
+    """Return how a column is bound. Errors: ``ModeRefused`` for a type without one form."""
+    what = f"'{column.table.fullname}.{column.name}'"
     for known, kind in _KINDS.items():
         if isinstance(column.type, known) and not isinstance(column.type, Enum):
             return kind
     shown = type(column.type).__name__
     raise ModeRefused(f"{what} is of type {shown}: values are bound to integer, uuid, text or bytea", hint="row=(...)")
+
+
+def sent(column: ColumnElement[Any], kind: Kind, *, nullable: bool) -> ColumnElement[Any]:
+    """Return the expression of a column's bytes. NULL must not make NULL of the value beside it: that would lose it."""
+    whole = kind.sent(column)
+    return func.coalesce(whole, literal_column("''::bytea")) if nullable else whole
 
 
 def tenant_text(part: RowPart | None) -> str | None:

@@ -51,7 +51,7 @@ def plan_of(table: FromClause) -> TablePlan | None:
 
 
 def declared(table: Table) -> list[EncryptedColumn]:
-    """Return the declarations of a table's encrypted columns, as the wrapper of psycopg and the command line take them."""
+    """Return the declarations of a table's encrypted columns, for the wrapper of psycopg and the command line."""
     plan = plan_of(table)
     return [target.declared for target in plan.targets.values()] if plan else []
 

@@ -43,7 +43,8 @@ class Encrypted(UserDefinedType[Any]):
 
     ``field`` are names that never change. ``tenant`` is the column that says whose the row is (None: nobody's), ``row``
     the columns of the row's id (empty: the primary key); both are keys of columns in the same table. ``type`` is what a
-    program sees: "text" or "bytes". ``generation`` is of the lookup key of a deterministic column.
+    program sees: "text" or "bytes". ``generation`` is of the lookup key of a deterministic column. ``domain`` False is a column of plain
+    bytea: a live table is given a CHECK instead, because adding a column of a domain rewrites it.
     """
 
     cache_ok = True
@@ -57,6 +58,7 @@ class Encrypted(UserDefinedType[Any]):
         row: Sequence[str] = (),
         generation: int = 1,
         type: str = "text",
+        domain: bool = True,
     ) -> None:
         if type not in ("text", "bytes"):
             raise ModeRefused(f"'{field}' is of type '{type}'", hint="text or bytes")
@@ -66,13 +68,20 @@ class Encrypted(UserDefinedType[Any]):
         self.row = tuple(row)
         self.generation = generation
         self.type = type
+        self.domain = domain
 
     @property
     def python_type(self) -> type[Any]:
         return str if self.type == "text" else bytes
 
+    @property
+    def comparator_factory(self) -> Any:  # type: ignore[override]
+        from dbsec.crypto.orm.comparators import EncryptedComparator  # which needs this type
+
+        return EncryptedComparator
+
     def get_col_spec(self, **_: Any) -> str:
-        return f"dbsec.{DOMAINS[self.mode]}"
+        return f"dbsec.{DOMAINS[self.mode]}" if self.domain else "BYTEA"
 
     def bind_processor(self, dialect: Dialect) -> Process:
         return _only(self.field, Ciphertext)
@@ -82,7 +91,7 @@ class Encrypted(UserDefinedType[Any]):
 
     def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
         """Read a value together with the columns that it is bound to. Errors: ``Unbound``."""
-        from dbsec.crypto.orm.reading import carried
+        from dbsec.crypto.orm.reading import carried  # which needs this type
 
         return carried(colexpr)
 
@@ -100,8 +109,10 @@ class Encrypted(UserDefinedType[Any]):
         return refuse
 
     def compare_against_backend(self, dialect: Dialect, conn_type: TypeEngine[Any]) -> bool:
-        """Tell Alembic whether the column has our domain."""
-        return isinstance(conn_type, DOMAIN) and (conn_type.schema or "dbsec", conn_type.name) == (
+        """Tell Alembic whether the column is of another type than ours."""
+        if not self.domain:
+            return not isinstance(conn_type, LargeBinary)
+        return not isinstance(conn_type, DOMAIN) or (conn_type.schema or "dbsec", conn_type.name) != (
             "dbsec",
             DOMAINS[self.mode],
         )
@@ -110,13 +121,13 @@ class Encrypted(UserDefinedType[Any]):
         told = [repr(self.field)]
         if self.mode is not Mode.RANDOMISED:
             told.append(f"mode={self.mode.value!r}")
-        plain = {"tenant": None, "row": (), "generation": 1, "type": "text"}
+        plain = {"tenant": None, "row": (), "generation": 1, "type": "text", "domain": True}
         told += [f"{name}={getattr(self, name)!r}" for name, value in plain.items() if getattr(self, name) != value]
         return f"Encrypted({', '.join(told)})"
 
 
 class BlindIndexed(UserDefinedType[Any]):
-    """The type of a column beside an encrypted one, which ``of`` names; it is filled by us, and found by ``==`` on that one.
+    """The type of a column beside an encrypted one, named by ``of``: filled by us, found by ``==`` on that one.
 
     Of several with one ``of`` the first in the table is searched: a rotation adds one with the next generation.
     """
@@ -126,6 +137,12 @@ class BlindIndexed(UserDefinedType[Any]):
     def __init__(self, of: str, how: BlindIndex) -> None:
         self.of = of
         self.how = how
+
+    @property
+    def comparator_factory(self) -> Any:  # type: ignore[override]
+        from dbsec.crypto.orm.comparators import IndexComparator  # which needs this type
+
+        return IndexComparator
 
     def get_col_spec(self, **_: Any) -> str:
         return "BIGINT" if self.how.integer else "BYTEA"
@@ -137,8 +154,8 @@ class BlindIndexed(UserDefinedType[Any]):
         return _only(f"index of {self.of}")
 
     def compare_against_backend(self, dialect: Dialect, conn_type: TypeEngine[Any]) -> bool:
-        """Tell Alembic whether the column is of our width."""
-        return isinstance(conn_type, BigInteger if self.how.integer else LargeBinary)
+        """Tell Alembic whether the column is of another type than our width has."""
+        return not isinstance(conn_type, BigInteger if self.how.integer else LargeBinary)
 
     def __repr__(self) -> str:
         return f"BlindIndexed({self.of!r}, {self.how!r})"
@@ -152,13 +169,14 @@ def encrypted_column(
     row: Sequence[str] = (),
     generation: int = 1,
     type: str = "text",
+    domain: bool = True,
     **options: Any,
 ) -> MappedColumn[Any]:
     """Declare ``phone: Mapped[str] = encrypted_column(Field("app.users", "phone"), tenant="tenant_id")``.
 
     Arguments: those of ``Encrypted``; ``options`` go to ``mapped_column``.
     """
-    kind = Encrypted(field, mode=mode, tenant=tenant, row=row, generation=generation, type=type)
+    kind = Encrypted(field, mode=mode, tenant=tenant, row=row, generation=generation, type=type, domain=domain)
     return mapped_column(kind, **options)
 
 
@@ -180,9 +198,3 @@ def _only(what: object, *made: type) -> Process:
         )
 
     return pass_on
-
-
-from dbsec.crypto.orm.comparators import EncryptedComparator, IndexComparator  # noqa: E402  (they need the types)
-
-Encrypted.comparator_factory = EncryptedComparator
-BlindIndexed.comparator_factory = IndexComparator

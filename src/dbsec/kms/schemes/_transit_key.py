@@ -12,9 +12,20 @@ from dbsec.errors import ConfigError
 from dbsec.kms.errors import KmsError, KmsRefused, KmsUnavailable
 from dbsec.kms.port import Description, KekState
 from dbsec.kms.schemes import Opening
-from dbsec.vault import AppRole, Settings, TokenAuth, Vault, VaultError, VaultNotFound, VaultRefused, VaultUnavailable
-from dbsec.vault import shared as shared_client
-from dbsec.vault.auth import Auth, Body
+from dbsec.vault import (
+    AppRole,
+    Auth,
+    Body,
+    Settings,
+    TokenAuth,
+    Vault,
+    VaultError,
+    VaultNotFound,
+    VaultRefused,
+    VaultUnavailable,
+    part,
+    shared,
+)
 
 SCHEME_NAME = "vault-transit"
 _PATH = re.compile(r"/((?:\w[\w.-]*/)+)(\w(?:[\w.-]*\w)?)", re.ASCII)
@@ -52,12 +63,12 @@ class TransitKey:
         """Return what the server says of the key."""
         try:
             with self.asking("describe"):
-                found: Body = self.vault.read(self.itself)["data"]
+                told: Body = part(self.vault.read(self.itself), "data")
         except KmsRefused as exc:
             if isinstance(exc.__cause__, VaultNotFound):
                 raise KmsRefused(f"there is no key '{self.kek}'", hint=self.making(self.name)) from exc
             raise
-        return found
+        return told
 
     def description(self) -> Description:
         """Describe the key as the port has it."""
@@ -66,7 +77,7 @@ class TransitKey:
         if not told.get("derived"):
             notes.append("the key is not derived: what a DEK is bound to would be ignored, so nothing is wrapped")
         state = KekState.DISABLED if told.get("soft_deleted") else KekState.ENABLED
-        version = str(told["latest_version"])
+        version = str(told.get("latest_version", "1"))
         return Description(SCHEME_NAME, self.kek, version, state, protection="software", notes=tuple(notes))
 
     def making(self, name: str) -> str:
@@ -104,7 +115,7 @@ def of_uri(opening: Opening) -> TransitKey:
     mount, name = found.groups()
     ca, namespace = uri.query.get("ca"), uri.query.get("namespace", "").strip("/")
     settings = Settings(f"https://{uri.host}", Path(ca) if ca else None, namespace, opening.patience.timeout_s)
-    return TransitKey(shared_client(settings, _auth(opening)), mount.rstrip("/"), name, namespace)
+    return TransitKey(shared(settings, _auth(opening)), mount.rstrip("/"), name, namespace)
 
 
 def _auth(opening: Opening) -> Auth:

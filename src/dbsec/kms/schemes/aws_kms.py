@@ -41,13 +41,16 @@ class _Key:
         self._real = real
         self._fips = fips
 
-    def ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
+    def ask(self, operation: str, wanted: str = "ResponseMetadata", **parameters: Any) -> Any:
+        """Call an operation and return one part of its answer."""
         with self._told(operation):
-            return self._aws.call(operation, **parameters)
+            answer = self._aws.call(operation, **parameters)
+        if wanted not in answer:
+            raise KmsUnavailable(f"an answer to {operation} has no {wanted}", hint="does a proxy answer for AWS?")
+        return answer[wanted]
 
     def metadata(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.ask("describe_key", KeyId=self.name)["KeyMetadata"]
-        return found
+        return dict(self.ask("describe_key", "KeyMetadata", KeyId=self.name))
 
     def description(self) -> Description:
         """Describe the key; any state in which it does not wrap is disabled."""
@@ -58,13 +61,20 @@ class _Key:
         return Description(
             NAME,
             self.kek,
-            str(told.get("CurrentKeyMaterialId", "1")),
+            str(told.get("CurrentKeyMaterialId") or self._rotations(told["KeyId"])),
             _STATES.get(told["KeyState"], KekState.DISABLED),
             protection="hsm" if self._real else "software",
             fips=self._fips,
             destroy_delay=self.delay,
             notes=tuple(notes),
         )
+
+    def _rotations(self, identifier: str) -> str:
+        """Number the key material, where the endpoint does not name it; at most 100 rotations are told at once."""
+        try:
+            return str(1 + len(self.ask("list_key_rotations", "Rotations", KeyId=identifier)))
+        except KmsRefused:
+            return "1"
 
     @contextmanager
     def _told(self, operation: str) -> Iterator[None]:
@@ -98,25 +108,26 @@ class AwsKms:
 
     def wrap(self, dek: bytes | bytearray, aad: Aad) -> bytes:
         """Wrap a DEK under the key's current material."""
-        done = self._key.ask("encrypt", KeyId=self._key.name, Plaintext=bytes(dek), EncryptionContext=dict(aad))
-        return bytes(done["CiphertextBlob"])
+        named = {"KeyId": self._key.name, "EncryptionContext": dict(aad)}
+        return bytes(self._key.ask("encrypt", "CiphertextBlob", Plaintext=bytes(dek), **named))
 
     def unwrap(self, wrapped: bytes, aad: Aad) -> bytearray:
         """Return the DEK. The key is named: else AWS would open whatever any key of the caller wrapped."""
-        done = self._key.ask("decrypt", KeyId=self._key.name, CiphertextBlob=wrapped, EncryptionContext=dict(aad))
-        return bytearray(done["Plaintext"])
+        named = {"KeyId": self._key.name, "EncryptionContext": dict(aad)}
+        return bytearray(self._key.ask("decrypt", "Plaintext", CiphertextBlob=wrapped, **named))
 
     def rewrap(self, wrapped: bytes, aad: Aad) -> bytes:
         """Wrap the same DEK under the key's current material; it does not leave AWS for that."""
         done = self._key.ask(
             "re_encrypt",
+            "CiphertextBlob",
             CiphertextBlob=wrapped,
             SourceKeyId=self._key.name,
             SourceEncryptionContext=dict(aad),
             DestinationKeyId=self._key.name,
             DestinationEncryptionContext=dict(aad),
         )
-        return bytes(done["CiphertextBlob"])
+        return bytes(done)
 
     def describe(self, aad: Aad = NO_AAD) -> Description:
         """Ask AWS for the key."""
@@ -138,8 +149,8 @@ class AwsKmsAdmin:
             raise KmsRefused("AWS chooses the id of a key itself", hint="name an alias in the uri: alias/NAME")
         if self._is_there():
             raise KmsRefused(f"there is a key '{self._key.kek}' already")
-        made = self._key.ask("create_key", KeySpec="SYMMETRIC_DEFAULT", KeyUsage="ENCRYPT_DECRYPT", Description="dbsec")
-        identifier = made["KeyMetadata"]["KeyId"]
+        form = {"KeySpec": "SYMMETRIC_DEFAULT", "KeyUsage": "ENCRYPT_DECRYPT", "Description": "dbsec"}
+        identifier = self._key.ask("create_key", "KeyMetadata", **form)["KeyId"]
         try:
             self._key.ask("create_alias", AliasName=self._key.name, TargetKeyId=identifier)
         except KmsRefused:
@@ -165,9 +176,10 @@ class AwsKmsAdmin:
     def destroy(self) -> Destruction:
         """Schedule the deletion: the key is out of use at once, and gone after 7 to 30 days."""
         days = self._key.delay.days
-        done = self._key.ask("schedule_key_deletion", KeyId=self._identifier(), PendingWindowInDays=days)
+        named = {"KeyId": self._identifier(), "PendingWindowInDays": days}
+        at = self._key.ask("schedule_key_deletion", "DeletionDate", **named)
         note = f"out of use at once; until then 'aws kms cancel-key-deletion' brings it back ({days} days)"
-        return Destruction(done["DeletionDate"].astimezone(UTC), note)
+        return Destruction(at.astimezone(UTC), note)
 
     def _identifier(self) -> str:
         """Return the key's id: what changes a key takes no alias."""

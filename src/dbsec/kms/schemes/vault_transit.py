@@ -17,8 +17,7 @@ from dbsec.kms.port import NO_AAD, Aad, Description, Destruction, KekState, aad_
 from dbsec.kms.schemes import Opening, Scheme
 from dbsec.kms.schemes._transit_key import SCHEME_NAME, TransitKey, of_uri
 from dbsec.kms.schemes._wrapped import packed, unpacked
-from dbsec.vault import VaultError, VaultNotFound, VaultRefused
-from dbsec.vault.auth import Body
+from dbsec.vault import Body, VaultError, VaultNotFound, VaultRefused, VaultUnavailable, part
 
 R = TypeVar("R", bytes, bytearray)
 _CHECK_S = 300.0
@@ -43,7 +42,7 @@ class Transit:
         """Wrap a DEK under the newest version of the KEK."""
         body = {"plaintext": _base64(dek), "context": _base64(aad_bytes(aad)), "type": _NEVER_MAKE}
         try:
-            return packed(self._asked("wrap", "encrypt", body)["ciphertext"])
+            return self._asked("wrap", "encrypt", body, _wrap)
         except KmsRefused as exc:
             if _NEVER_MAKE in exc.cause_known:  # the key has gone since it was checked
                 self._key.told()
@@ -51,11 +50,11 @@ class Transit:
 
     def unwrap(self, wrapped: bytes, aad: Aad) -> bytearray:
         """Return the DEK; its base64 text, which Python cannot wipe, goes with the answer."""
-        return _dek(self._asked("unwrap", "decrypt", _item(wrapped, aad)))
+        return self._asked("unwrap", "decrypt", _item(wrapped, aad), _dek)
 
     def rewrap(self, wrapped: bytes, aad: Aad) -> bytes:
         """Wrap the same DEK under the newest version of the KEK; it does not leave the server for that."""
-        return _rewrapped(self._asked("rewrap", "rewrap", _item(wrapped, aad)))
+        return self._asked("rewrap", "rewrap", _item(wrapped, aad), _wrap)
 
     def describe(self, aad: Aad = NO_AAD) -> Description:
         """Ask the server for the key."""
@@ -67,13 +66,12 @@ class Transit:
 
     def rewrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytes | KmsError]:
         """Rewrap each, in batches as large as the server takes."""
-        return self._many("rewrap", "rewrap", items, _rewrapped)
+        return self._many("rewrap", "rewrap", items, _wrap)
 
-    def _asked(self, what: str, verb: str, body: Body) -> Body:
+    def _asked(self, what: str, verb: str, body: Body, result: Callable[[Body], R]) -> R:
         self._check()
         with self._key.asking(what):
-            data: Body = self._key.vault.write(self._key.to(verb), body)["data"]
-        return data
+            return result(part(self._key.vault.write(self._key.to(verb), body), "data"))
 
     def _check(self) -> None:
         """Refuse a key that does not bind; asked again now and then, for a name can come to mean another key."""
@@ -104,7 +102,10 @@ class Transit:
     def _one(self, what: str, answer: Body, result: Callable[[Body], R]) -> R | KmsError:
         if answer.get("error"):
             return KmsRefused(f"'{self._key.kek}' refuses to {what}", cause_known=str(answer["error"]))
-        return result(answer)
+        try:
+            return result(answer)
+        except VaultError as exc:
+            return self._key.as_kms_error(exc, what)
 
     def _answers(self, what: str, verb: str, asked: list[Body]) -> list[Body | KmsError]:
         """Ask batch by batch; after one without an answer nobody waits for the rest."""
@@ -114,7 +115,8 @@ class Transit:
             batch, rest = asked[:size], asked[size:]
             try:
                 self._check()
-                answers += self._key.vault.write(self._key.to(verb), {"batch_input": batch})["data"]["batch_results"]
+                answer = self._key.vault.write(self._key.to(verb), {"batch_input": batch})
+                answers += _as_many(part(answer, "data", "batch_results"), batch)
             except VaultError as exc:
                 if _too_large(exc) and size > 1:
                     size = max(1, len(batch) // 2)
@@ -214,11 +216,17 @@ def _item(wrapped: bytes, aad: Aad) -> Body:
 
 
 def _dek(answer: Body) -> bytearray:
-    return bytearray(base64.b64decode(answer["plaintext"]))
+    return bytearray(base64.b64decode(part(answer, "plaintext")))
 
 
-def _rewrapped(answer: Body) -> bytes:
-    return packed(answer["ciphertext"])
+def _wrap(answer: Body) -> bytes:
+    return packed(part(answer, "ciphertext"))
+
+
+def _as_many(answers: list[Body], asked: list[Body]) -> list[Body]:
+    if len(answers) != len(asked):
+        raise VaultUnavailable(f"{len(answers)} answers to {len(asked)} items")
+    return answers
 
 
 def _base64(raw: bytes | bytearray) -> str:

@@ -48,6 +48,10 @@ def plan(place: Place, ask: Ask) -> Change:
         raise UsageError("SQL does not encrypt: the key would be in the log", hint="--python app.crypto:encrypt_phones")
     if not ask.python:
         raise UsageError("the backfill has no function that encrypts", hint="--python app.crypto:encrypt_phones")
+    if ask.lookup == new.name and not column.not_null:
+        # a release that writes NULL beside the same ciphertext looks to the trigger like one that erased the value
+        hint = f"ALTER COLUMN {ident(old.name)} SET NOT NULL first; or a blind index: --lookup {old.name}_bidx"
+        raise UsageError(f"'{old.name}' may be NULL: a deterministic ciphertext of it could be lost", hint=hint)
     made = _copies(place, ask, old.name)
     lookup = "" if ask.lookup == new.name else ask.lookup
     cipher = Cipher(place, column, new.name, new.type or "bytea", lookup, made)

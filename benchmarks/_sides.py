@@ -1,7 +1,7 @@
 """One side of benchmarks/crypto.py: what encrypts in one environment, timed in there and asked over a pipe.
 
 Run as a program it needs the standard library and the peer alone: ``python _sides.py tink``. Each line of stdin asks
-``[name, act, bytes, times]`` and is answered by ``[nanoseconds, bytes of one ciphertext]``.
+``[name, act, bytes, times]`` and is answered by ``[nanoseconds, times, bytes of one ciphertext]``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ import time
 from collections.abc import Callable
 from functools import cache
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 AAD = b"app.users.phone/tenant-0042/row-00000000001234"  # where a peer takes one: as long as ours
 Act = Callable[[int], Any]
-Make = Callable[[int], tuple[Act, Act, int]]  # bytes of plaintext -> encrypt n, decrypt n, bytes of one ciphertext
 
 
-def one_by_one(encrypt: Callable[[Any], Any], decrypt: Callable[[Any], Any], plain: Any) -> tuple[Act, Act, int]:
+class Way(NamedTuple):
+    """How values of one size are encrypted: ``n`` of them, which is a multiple of ``step``."""
+
+    encrypt: Act
+    decrypt: Act
+    bytes_made: int
+    step: int = 1
+
+
+Make = Callable[[int], Way]  # of the bytes of a plaintext
+
+
+def one_by_one(encrypt: Callable[[Any], Any], decrypt: Callable[[Any], Any], plain: Any) -> Way:
     """Call with one value at a time from a loop, as an application does."""
     encrypted = encrypt(plain)
     if decrypt(encrypted) != plain:
@@ -34,18 +45,28 @@ def one_by_one(encrypt: Callable[[Any], Any], decrypt: Callable[[Any], Any], pla
         for _ in repeat(None, n):
             decrypt(encrypted)
 
-    return encrypt_n, decrypt_n, len(encrypted)
+    return Way(encrypt_n, decrypt_n, len(encrypted))
 
 
-def timed(act: Act, times: int) -> int:
-    """Return nanoseconds; the collector stays out of it, as in timeit."""
-    gc.disable()
-    try:
-        start = time.perf_counter_ns()
-        act(times)
-        return time.perf_counter_ns() - start
-    finally:
-        gc.enable()
+class Asked:
+    """Times the ways of one environment; each is made when it is first asked for."""
+
+    def __init__(self, makes: dict[str, Make]) -> None:
+        self.names = list(makes)
+        self._way = cache(lambda name, size: makes[name](size))
+
+    def ask(self, name: str, act: str, size: int, times: int) -> tuple[int, int, int]:
+        """Return nanoseconds, how many values they were for, and the bytes of one ciphertext."""
+        way: Way = self._way(name, size)
+        run = way.encrypt if act == "encrypt" else way.decrypt
+        times = max(1, times // way.step) * way.step
+        gc.disable()  # as timeit does
+        try:
+            start = time.perf_counter_ns()
+            run(times)
+            return time.perf_counter_ns() - start, times, way.bytes_made
+        finally:
+            gc.enable()
 
 
 def tink() -> dict[str, Make]:
@@ -59,7 +80,7 @@ def tink() -> dict[str, Make]:
     envelope = aead.KmsEnvelopeAead(template, local)
 
     def made(primitive: Any) -> Make:
-        def make(size: int) -> tuple[Act, Act, int]:
+        def make(size: int) -> Way:
             return one_by_one(lambda v: primitive.encrypt(v, AAD), lambda v: primitive.decrypt(v, AAD), bytes(size))
 
         return make
@@ -149,13 +170,10 @@ SIDES: dict[str, Callable[[], dict[str, Make]]] = {
 
 def main() -> None:
     """Answer until stdin ends."""
-    makes = SIDES[sys.argv[1]]()
-    made = cache(lambda name, size: makes[name](size))
-    print(json.dumps(list(makes)), flush=True)
+    asked = Asked(SIDES[sys.argv[1]]())
+    print(json.dumps(asked.names), flush=True)
     for line in sys.stdin:
-        name, act, size, times = json.loads(line)
-        encrypt, decrypt, length = made(name, size)
-        print(json.dumps([timed(encrypt if act == "encrypt" else decrypt, times), length]), flush=True)
+        print(json.dumps(asked.ask(*json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

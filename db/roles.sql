@@ -145,6 +145,7 @@ SELECT format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, "dbsec_owner", "app_readwri
                     WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
  ORDER BY 1 \gexec
 GRANT USAGE ON SCHEMA "app" TO "app_readwrite", "app_readonly";
+GRANT USAGE ON SEQUENCE "app"."users_id_seq" TO "app_readwrite";
 SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %I.%I TO "app_readwrite"', n.nspname, c.relname)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = 'app' AND c.relkind = ANY ('{r,p,v,m,f}') AND NOT c.relispartition AND c.relname <> ALL ('{tenants}')

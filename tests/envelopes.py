@@ -50,14 +50,16 @@ class Watched:
         self._pid = os.getpid()
         self._gate = threading.Event()
         self._gate.set()
+        self._to_hold = 0
         self.waiting = threading.Semaphore(0)
         self.away = False
         self.unwrapped = 0
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let unwraps wait until the block ends; ``waiting.acquire()`` returns once for each that does."""
+    def held(self, most: int = 1000) -> Iterator[None]:
+        """Let the next unwraps wait until the block ends; ``waiting.acquire()`` returns once for each that does."""
         self._gate.clear()
+        self._to_hold = most
         try:
             yield
         finally:
@@ -70,7 +72,8 @@ class Watched:
     def unwrap(self, wrapped: bytes, aad: Aad) -> bytearray:
         self._pass()
         self.unwrapped += 1
-        if os.getpid() == self._pid and not self._gate.is_set():
+        if os.getpid() == self._pid and not self._gate.is_set() and self._to_hold:
+            self._to_hold -= 1
             self.waiting.release()
             assert self._gate.wait(30), "nobody opened the gate"
         return self._kms.unwrap(wrapped, aad)

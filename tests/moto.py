@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class Moto:
         """Start it and wait until it listens."""
         port = ports.free(1)[0]
         log = folder / f"moto-{port}.log"
-        server = process.spawn([sys.executable, "-W", "ignore", "-c", _SERVE, str(port)], cwd=folder, log=log)
+        argv = [sys.executable, "-W", "ignore", "-c", _SERVE, str(port)]
+        server = process.spawn(argv, cwd=folder, log=log, env={"PYTHONPATH": os.pathsep.join(sys.path)})
         retry.wait_until(lambda: ports.taken(port) or not server.alive, within_s=30, what="moto")
         assert server.alive, process.last_lines(log)
         return cls(f"http://127.0.0.1:{port}", server, log)

@@ -30,6 +30,12 @@ class SoftHsm:
     def pin_file(self) -> Path:
         return self.folder / "pin"
 
+    def add(self, token: str) -> None:
+        """Make another token, with the same pin; the module sees it when it is started again."""
+        init = ["softhsm2-util", "--init-token", "--free", "--label", token, "--so-pin", secrets.token_hex(8)]
+        env = {"SOFTHSM2_CONF": str(self.folder / "softhsm2.conf"), "PATH": os.environ["PATH"]}
+        process.run([*init, "--pin", self.pin, "--module", self.module], cwd=self.folder, env=env)
+
     def uri(self, label: str, *, token: str = TOKEN, pin: Path | None = None) -> str:
         """Return the uri of the KEK of that label."""
         return f"pkcs11:token={token};object={label}?module-path={self.module}&pin-source=file:{pin or self.pin_file}"
@@ -52,7 +58,5 @@ def start(folder: Path, unpacked: Path) -> SoftHsm:
         settings, f"directories.tokendir = {made.tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"
     )
     os.environ["SOFTHSM2_CONF"] = str(settings)
-    init = ["softhsm2-util", "--init-token", "--free", "--label", TOKEN, "--so-pin", secrets.token_hex(8)]
-    env = {"SOFTHSM2_CONF": str(settings), "PATH": os.environ["PATH"]}
-    process.run([*init, "--pin", made.pin, "--module", module], cwd=folder, env=env)
+    made.add(TOKEN)
     return made

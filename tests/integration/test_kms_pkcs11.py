@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pkcs11
 import pytest
 from tests.softhsm import TOKEN, SoftHsm
 
 from dbsec import files
 from dbsec.errors import ConfigError
 from dbsec.kms import KmsRefused, KmsUnavailable, Patience, open_admin, open_kms
+from dbsec.kms.pkcs11_token import Module
 from dbsec.kms.uri import split
+from dbsec.shares import Fork
 
-pkcs11 = pytest.importorskip("pkcs11")
 A = pkcs11.Attribute
 AAD = {"tenant": "a", "context": "app.users"}
 DEK = bytes(range(32))
@@ -150,6 +154,35 @@ def _log_out(session: Any, softhsm: SoftHsm) -> None:
         session.close()
 
 
+def test_after_a_new_start_no_session_is_taken_for_anothers(softhsm, label):
+    """Handles are given out anew: an old one may be a session with another token, where a key has the same label."""
+    softhsm.add(other := f"other-{secrets.token_hex(2)}")
+    start_again(softhsm)
+    uris = [softhsm.uri(label), softhsm.uri(label, token=other)]
+    for uri in uris:
+        open_admin(uri, environ={}).create()
+    mine, theirs = (kms_of(uri) for uri in uris)
+    for first_after_a_start in (mine, theirs):  # both get the same handle
+        start_again(softhsm)
+        first_after_a_start.describe()
+    wrapped = mine.wrap(DEK, AAD)
+    with pytest.raises(KmsRefused, match="another KEK"):
+        theirs.unwrap(wrapped, AAD)
+    assert mine.unwrap(wrapped, AAD) == DEK
+
+
+def start_again(softhsm: SoftHsm) -> None:
+    module = Module.at(softhsm.module)
+    with module.alone(5):
+        module.start_again()
+
+
+def test_a_kek_is_not_made_twice(softhsm, uri):
+    with pytest.raises(KmsRefused, match="is there already"):
+        open_admin(uri, environ={}).create()
+    assert kms_of(uri).describe().version == "1"
+
+
 def test_a_library_that_others_started_anew_is_made_good(softhsm, uri):
     kms = kms_of(uri)
     wrapped = kms.wrap(DEK, AAD)
@@ -158,14 +191,76 @@ def test_a_library_that_others_started_anew_is_made_good(softhsm, uri):
 
 
 def test_a_token_that_is_away_at_the_first_call_is_waited_for(softhsm, uri):
-    gone = softhsm.tokens.rename(softhsm.tokens.with_name("gone"))
     kms = kms_of(uri)
+    with moved_away(softhsm), pytest.raises(KmsUnavailable, match=r"does not start|do not answer|does not answer"):
+        kms.wrap(DEK, AAD)
+    assert kms.unwrap(kms.wrap(DEK, AAD), AAD) == DEK
+
+
+@contextmanager
+def moved_away(softhsm: SoftHsm) -> Iterator[None]:
+    gone = softhsm.tokens.rename(softhsm.tokens.with_name("gone"))
     try:
-        with pytest.raises(KmsUnavailable, match="does not start|do not answer|does not answer"):
-            kms.wrap(DEK, AAD)
+        yield
     finally:
         gone.rename(softhsm.tokens)
-    assert kms.unwrap(kms.wrap(DEK, AAD), AAD) == DEK
+
+
+def test_a_key_that_is_not_there_and_a_token_that_is_not_there_are_told_apart(softhsm, label):
+    kms = kms_of(softhsm.uri(label))
+    with pytest.raises(KmsRefused, match=f"has no key '{label}'"):
+        kms.describe()
+    with moved_away(softhsm), pytest.raises(KmsUnavailable):
+        kms.describe()
+    with pytest.raises(KmsRefused, match=f"has no key '{label}'"):
+        kms.describe()
+
+
+def test_a_failed_decryption_asks_whether_the_token_is_there(softhsm, uri):
+    kms = kms_of(uri)
+    kms.wrap(DEK, AAD)
+    provider = kms._kms  # SoftHSM cannot be taken away between its finding a key and its use of it
+    assert isinstance(provider._judge("unwrap", "GeneralError"), KmsRefused)
+    with moved_away(softhsm):
+        assert isinstance(provider._judge("unwrap", "GeneralError"), KmsUnavailable)
+    assert kms.describe().version == "1"
+
+
+def test_a_child_of_a_fork_starts_the_library_for_itself(softhsm, uri):
+    """PKCS#11 asks for it; SoftHSM would get along without."""
+    kms = kms_of(uri)
+    wrapped = kms.wrap(DEK, AAD)
+    module, token = Module.at(softhsm.module), kms._kms._token
+    starts, session = module.starts, token._session
+
+    def in_child() -> bytes:
+        assert kms.unwrap(wrapped, AAD) == DEK
+        assert token._session is not session
+        return str(module.starts - starts).encode()
+
+    assert Fork(in_child).result() == b"1"
+    assert module.starts == starts
+    assert kms.unwrap(wrapped, AAD) == DEK
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of forks among threads, which is the test
+def test_a_fork_waits_for_the_call_of_another_thread(softhsm, uri):
+    kms = kms_of(uri)
+    wrapped = kms.wrap(DEK, AAD)
+    inside, forking, done = threading.Event(), threading.Event(), []
+    os.register_at_fork(before=forking.set)  # the hook registered last runs first
+
+    def call(session: Any) -> None:
+        inside.set()
+        assert forking.wait(20)
+        done.append(kms._kms._token.must_answer())
+
+    other = threading.Thread(target=lambda: kms._kms._token.run(call))
+    other.start()
+    assert inside.wait(20)
+    child = Fork(lambda: bytes(kms.unwrap(wrapped, AAD)) + bytes([len(done)]))
+    assert child.result() == DEK + b"\x01"
+    other.join()
 
 
 def test_a_token_of_another_name_is_not_there(softhsm):

@@ -43,17 +43,15 @@ def _rotate(bench, key_id=1):
     return new.id
 
 
-def test_a_key_that_two_threads_unwrap_at_once_is_cached_once(bench):
+def test_a_key_that_two_threads_unwrap_at_once_is_dropped_with_all_that_was_made_from_it(bench):
     value = bench.envelope.encrypt(b"x", PHONE, tenant=ACME, row=1)
     cold = bench.other()
-    with ThreadPoolExecutor(2) as pool:
-        with bench.kms.held():
-            writing = pool.submit(cold.encrypt, b"y", PHONE, tenant=ACME, row=2)
+    with ThreadPoolExecutor(1) as pool:
+        with bench.kms.held(1):
             reading = pool.submit(cold.decrypt, value, PHONE, tenant=ACME, row=1)
             assert bench.kms.waiting.acquire(timeout=20)
-            assert bench.kms.waiting.acquire(timeout=20)
+            cold.encrypt(b"y", PHONE, tenant=ACME, row=2)
         assert reading.result(20) == b"x"
-        assert writing.result(20)
     writer = cold.keyring.writer(ACME, PHONE)
     new = _rotate(bench)
     assert cold.keyring.refused(writer, ACME).key_id == new
@@ -127,13 +125,14 @@ def test_threads_at_the_ttl_all_get_an_answer(bench, clock):
 
 
 def test_what_expired_leaves_memory_when_the_next_key_comes(bench, clock):
-    bench.envelope.encrypt(b"x", PHONE, tenant="left", row=1)
+    place = Field("app.users", "phone")
+    bench.envelope.encrypt(b"x", place, tenant="left", row=1)
     clock.sleep(TTL.total_seconds())
-    bench.envelope.encrypt(b"x", PHONE, tenant="came", row=1)
+    bench.envelope.encrypt(b"x", place, tenant="came", row=1)
     assert set(bench.envelope.keyring._keys) == {2}
-    assert set(bench.envelope.keyring.writers) == {("came", PHONE)}
+    assert set(bench.envelope.keyring.writers) == {("came", place)}
     gc.collect()
-    kept = [one for one in gc.get_objects() if isinstance(one, Column)]
+    kept = [one for one in gc.get_objects() if isinstance(one, Column) and one.field is place]
     assert [one.key_id for one in kept] == [2]
 
 

@@ -53,6 +53,15 @@ def test_what_is_refused_is_said_without_the_credential(uri, said):
     assert SECRET not in f"{refused.value} {refused.value.hint}"
 
 
+@pytest.mark.parametrize(
+    "uri", [f"s://user:{SECRET}@host/k", f"s://{SECRET}@host", "s://{tenant}.example/k", "s://{tenant}/k"]
+)
+def test_a_host_holds_neither_a_user_nor_a_tenant(uri):
+    with pytest.raises(ConfigError, match=r"holds a user or '\{tenant\}'") as refused:
+        split(uri)
+    assert SECRET not in f"{refused.value} {refused.value.hint}"
+
+
 def test_an_unknown_scheme_names_those_that_are_known():
     with pytest.raises(ConfigError) as refused:
         open_kms("gcp-kms://x/y", environ={})

@@ -9,10 +9,11 @@ from dbsec.crypto.columns import EncryptedColumn, Mode
 from dbsec.crypto.envelope import Envelope, Row
 from dbsec.crypto.errors import DecryptionFailed
 from dbsec.crypto.format import HEADER, VERSION, Algorithm
-from dbsec.crypto.lookup import BlindIndex
+from dbsec.crypto.lookup import BlindIndex, normalised
 from dbsec.errors import UsageError
 
-_DETERMINISTIC = VERSION << 4 | Algorithm.AES_256_SIV
+DETERMINISTIC = bytes([VERSION << 4 | Algorithm.AES_256_SIV])  # the second byte of a value
+_TYPES: dict[str, type[str] | type[bytes]] = {"text": str, "bytes": bytes}
 Value = str | bytes
 
 
@@ -55,11 +56,16 @@ def index(
     tenants: Sequence[str],
 ) -> list[bytes | int | None]:
     """Return the blind indexes of a column's values; of None it is None."""
-    for value in values:
-        to_bytes(column, value)
-    pairs = zip(values, tenants, strict=True)
-    look = envelope.blind_index
-    return [None if value is None else look(value, column.field, how, tenant=tenant) for value, tenant in pairs]
+    made: list[bytes | int | None] = [None] * len(values)
+    wanted = _TYPES[column.type]
+    for tenant, places in by_tenant(values, tenants).items():
+        key = envelope.keyring.lookup(tenant, column.field, how.generation)
+        for n in places:
+            value = values[n]
+            if not isinstance(value, wanted):
+                raise _of_another_type(column, value)
+            made[n] = key.index(normalised(value, how.normal), how)
+    return made
 
 
 def decrypt_one(envelope: Envelope, column: EncryptedColumn, blob: bytes, tenant: str, row: Row) -> Value:
@@ -71,8 +77,13 @@ def decrypt_one(envelope: Envelope, column: EncryptedColumn, blob: bytes, tenant
 
 def check_mode(column: EncryptedColumn, blob: bytes) -> None:
     """Refuse a value that is bound to no row where its column's are, and the other way round."""
-    if (blob[1:2] == bytes([_DETERMINISTIC])) is not (column.mode is Mode.DETERMINISTIC):
-        raise DecryptionFailed(str(column.field), key_id=key_id(blob))
+    if (blob[1:2] == DETERMINISTIC) is not (column.mode is Mode.DETERMINISTIC):
+        raise refused(column, blob)
+
+
+def refused(column: EncryptedColumn, blob: bytes) -> DecryptionFailed:
+    """Return the one error of a value that is not decrypted, with the key that its header names."""
+    return DecryptionFailed(str(column.field), key_id=key_id(blob))
 
 
 def key_id(blob: bytes) -> int | None:
@@ -102,17 +113,18 @@ def by_tenant(values: Sequence[Any], tenants: Sequence[str]) -> dict[str, Sequen
 
 def to_bytes(column: EncryptedColumn, value: Any) -> bytes:
     """Return a value as it is encrypted. Errors: ``UsageError`` for another type; it tells no value."""
-    if value is None:
-        return b""
-    wanted = str if column.type == "text" else bytes
-    if not isinstance(value, wanted):
-        raise UsageError(f"a value of '{column.field}' is {column.type}, not {type(value).__name__}")
+    if not isinstance(value, _TYPES[column.type]):
+        raise _of_another_type(column, value)
     if isinstance(value, bytes):
         return bytes(value)
     try:
         return value.encode()
     except UnicodeEncodeError:
         raise UsageError(f"a value of '{column.field}' is no valid Unicode: a surrogate stands alone") from None
+
+
+def _of_another_type(column: EncryptedColumn, value: object) -> UsageError:
+    return UsageError(f"a value of '{column.field}' is {column.type}, not {type(value).__name__}")
 
 
 def from_bytes(column: EncryptedColumn, raw: bytes) -> Value:

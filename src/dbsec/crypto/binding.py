@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from operator import attrgetter
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,7 @@ _AAD: Final = b"dbsec/aad/1"
 _INT8 = struct.Struct(">BIq")  # type, length, value
 pack_int8 = struct.Struct(">q").pack
 ONE_INT8: Final = struct.pack(">IBI", 13, 1, 8)  # before the value, where a row's id is this part alone
+_uuid_bytes = attrgetter("bytes")
 _ONE_UUID: Final = struct.pack(">IBI", 21, 2, 16)
 _HEAD = struct.Struct(">BI")
 _LENGTH = struct.Struct(">I")
@@ -89,18 +91,20 @@ def row_part(row: RowId | Unbinding, version: int | None = None) -> bytes:
     return _LENGTH.pack(len(encoded)) + encoded
 
 
-def row_parts(rows: Iterable[RowId | Unbinding]) -> list[bytes]:
-    """Return the last parts of the AADs of many rows. Errors: ``Unbound``."""
+def aads(prefix: bytes, rows: Iterable[RowId | Unbinding]) -> list[bytes]:
+    """Return the AADs of many rows: what stands before, and each one's ``row_part``. Errors: ``Unbound``."""
     rows = rows if isinstance(rows, Sequence) else list(rows)
     types = set(map(type, rows))
     if types == {int}:
+        head = prefix + ONE_INT8
         try:
-            return [ONE_INT8 + value for value in map(pack_int8, rows)]
+            return [head + value for value in map(pack_int8, rows)]
         except struct.error:  # one is too large: row_part says so
             pass
     if types == {UUID}:
-        return [_ONE_UUID + row.bytes for row in rows]
-    return [row_part(row) for row in rows]
+        head = prefix + _ONE_UUID
+        return [head + value for value in map(_uuid_bytes, rows)]
+    return [prefix + row_part(row) for row in rows]
 
 
 def _part(part: object) -> bytes:

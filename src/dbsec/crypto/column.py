@@ -15,10 +15,10 @@ from dbsec.crypto.binding import (
     RowId,
     Unbinding,
     aad_prefix,
+    aads,
     label,
     pack_int8,
     row_part,
-    row_parts,
 )
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.errors import DecryptionFailed
@@ -65,7 +65,7 @@ class Column:
 
     def encrypt(self, value: bytes, row: Row, version: int | None = None) -> bytes:
         """Encrypt one value. Errors: ``Unbound``; ``Refused`` at the limit of the key."""
-        if version is None and type(row) is int and LEAST_INT8 <= row <= MOST_INT8:  # row_part, without the call
+        if type(row) is int and version is None and LEAST_INT8 <= row <= MOST_INT8:  # row_part, without the call
             aad = self._int8_prefix + pack_int8(row)
         else:
             aad = self._prefix + row_part(row, version)
@@ -77,7 +77,7 @@ class Column:
 
     def decrypt(self, blob: bytes, row: Row, version: int | None = None) -> bytes:
         """Decrypt one value that has our header. Errors: ``DecryptionFailed``."""
-        if version is None and type(row) is int and LEAST_INT8 <= row <= MOST_INT8:  # row_part, without the call
+        if type(row) is int and version is None and LEAST_INT8 <= row <= MOST_INT8:  # row_part, without the call
             aad = self._int8_prefix + pack_int8(row)
         else:
             aad = self._prefix + row_part(row, version)
@@ -90,31 +90,28 @@ class Column:
         self, values: Sequence[bytes], rows: Iterable[Row], versions: Iterable[int | None] | None = None
     ) -> list[bytes]:
         """Encrypt a batch; there are as many rows as values. Errors: those of ``encrypt``, and then no value."""
-        prefix, header, encrypt = self._prefix, self.header, self._encrypt
-        tails = tails_of(rows, versions)
+        header, encrypt = self.header, self._encrypt
+        bound = self._aads(rows, versions)
         drawn = self._invocations.take_many(len(values))
         return [
-            header + nonce + encrypt(nonce, value, prefix + tail)
-            for nonce, value, tail in zip(drawn, values, tails, strict=True)
+            header + nonce + encrypt(nonce, value, aad) for nonce, value, aad in zip(drawn, values, bound, strict=True)
         ]
 
-    def decrypt_many(self, blobs: Sequence[bytes], tails: Sequence[bytes]) -> list[bytes]:
-        """Decrypt a batch of values that have our header; ``tails`` are as many. Errors: ``DecryptionFailed``."""
-        prefix, decrypt = self._prefix, self._decrypt
+    def decrypt_many(
+        self, blobs: Sequence[bytes], rows: Iterable[Row], versions: Iterable[int | None] | None = None
+    ) -> list[bytes]:
+        """Decrypt a batch of values that have our header; there are as many rows. Errors: ``DecryptionFailed``."""
+        decrypt = self._decrypt
+        bound = self._aads(rows, versions)
         try:
-            return [
-                decrypt(blob[6:_NONCE_END], blob[_NONCE_END:], prefix + tail)
-                for blob, tail in zip(blobs, tails, strict=True)
-            ]
+            return [decrypt(blob[6:_NONCE_END], blob[_NONCE_END:], aad) for blob, aad in zip(blobs, bound, strict=True)]
         except (InvalidTag, ValueError):
             raise DecryptionFailed(str(self.field), key_id=self.key_id) from None
 
+    def _aads(self, rows: Iterable[Row], versions: Iterable[int | None] | None) -> list[bytes]:
+        if versions is None:
+            return aads(self._prefix, rows)
+        return [self._prefix + row_part(row, version) for row, version in zip(rows, versions, strict=True)]
+
     def __repr__(self) -> str:
         return f"<DEK {self.key_id} of {self.field}>"
-
-
-def tails_of(rows: Iterable[Row], versions: Iterable[int | None] | None) -> list[bytes]:
-    """Return the last part of each value's AAD. Errors: ``Unbound``."""
-    if versions is None:
-        return row_parts(rows)
-    return [row_part(row, version) for row, version in zip(rows, versions, strict=True)]

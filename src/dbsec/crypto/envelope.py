@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from dbsec.crypto import dek as deks
 from dbsec.crypto import nonces
 from dbsec.crypto.binding import Field, RowId, Unbinding, aad_prefix, label, row_part
-from dbsec.crypto.column import Column, tails_of
+from dbsec.crypto.column import Column
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.errors import DecryptionFailed, Unbound
 from dbsec.crypto.format import HEADER, KEY_BYTES, NONCE_BYTES, Algorithm, Parsed, header_of, inline_header, parse
 from dbsec.crypto.invocations import Refused
 from dbsec.crypto.keyring import Keyring, check
 from dbsec.crypto.lookup import BlindIndex, normalised
+from dbsec.crypto.value_cache import ValueCache
 from dbsec.kms import KmsRefused
 
 _AEAD = b"dbsec/1/aead"
@@ -40,8 +41,11 @@ class Envelope:
     KMS is away; ``KmsRefused`` and ``KeyMissing`` where nothing may be encrypted; ``KeyExhausted``.
     """
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, *, value_cache: ValueCache | None = None) -> None:
         self.keyring = keyring
+        self._values = value_cache
+        if value_cache is not None:
+            keyring.forgets(value_cache)
 
     def encrypt(self, value: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
         """Encrypt one value by reference: 34 bytes longer than it was, and different each time."""
@@ -97,10 +101,10 @@ class Envelope:
     ) -> list[bytes]:
         """Decrypt the values of many rows of one tenant; all or none. Errors: ``DecryptionFailed`` for the first."""
         rows, versions = _paired(blobs, field, rows, versions)
-        headers = {bytes(blob[:6]) for blob in blobs}
+        headers = {blob[:6] if type(blob) is bytes else bytes(blob[:6]) for blob in blobs}
         if len(headers) == 1 and (column := self._warm_reader(tenant, field, next(iter(headers)))):
             column.hot = True
-            return column.decrypt_many(blobs, tails_of(rows, versions))
+            return column.decrypt_many(blobs, rows, versions)
         self._prefetch(tenant, field, headers)
         numbers = versions if versions is not None else [None] * len(blobs)
         return [
@@ -142,7 +146,10 @@ class Envelope:
     async def adecrypt(self, blob: bytes, field: Field, *, tenant: str, row: Row, version: int | None = None) -> bytes:
         """Decrypt as ``decrypt`` does; where a key must be fetched, that waits in a thread."""
         act = partial(self.decrypt, blob, field, tenant=tenant, row=row, version=version)
-        return act() if self._warm_reader(tenant, field, bytes(blob[:6])) else await asyncio.to_thread(act)
+        warm = self._warm_reader(tenant, field, bytes(blob[:6])) is not None
+        if not warm and self._values is not None:
+            warm = self._values.holds((tenant, field, row_part(row, version), bytes(blob)))
+        return act() if warm else await asyncio.to_thread(act)
 
     async def aencrypt_many(
         self,
@@ -193,7 +200,14 @@ class Envelope:
         if parsed.algorithm is Algorithm.AES_256_SIV:
             return self.keyring.lookup_reader(tenant, field, parsed.header).decrypt(blob)
         check(tenant, field)
-        aad = aad_prefix(tenant, field, parsed.header) + row_part(row, version)
+        tail = row_part(row, version)
+        act = partial(self._inline, parsed, field, tenant, tail)
+        if self._values is None:
+            return act()
+        return self._values.of((tenant, field, tail, blob), len(blob), act)
+
+    def _inline(self, parsed: Parsed, field: Field, tenant: str, tail: bytes) -> bytes:
+        aad = aad_prefix(tenant, field, parsed.header) + tail
         try:
             dek = Dek(self.keyring.kms.unwrap(parsed.wrapped, _inline_aad(tenant, field)), _NO_SALT)
             if not dek.keeps(parsed.commitment):

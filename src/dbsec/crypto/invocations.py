@@ -44,6 +44,11 @@ class Invocations:
         self._next_lease = _FIRST_LEASE
         _ALIVE.add(self)
 
+    @property
+    def left(self) -> int:
+        """What of the leases is not spent."""
+        return self._left
+
     def refill(self) -> bytes:
         """Return a nonce, and have more ready: twice as many as the last time. Errors: ``Refused``."""
         with self._lock:
@@ -60,6 +65,12 @@ class Invocations:
         with self._lock:
             self._spend(count)
         return nonces.draw(count)
+
+    def start_anew(self) -> None:
+        """Leave nonces and lease to the process that was forked, and a lock that one of its threads may hold."""
+        self.ready.clear()
+        self._left = 0
+        self._lock = threading.Lock()
 
     def _spend(self, count: int) -> None:
         if count > self._left:
@@ -79,7 +90,7 @@ _ALIVE: weakref.WeakSet[Invocations] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for one in _ALIVE:
-        one.ready.clear()
+        one.start_anew()
 
 
 os.register_at_fork(after_in_child=_after_fork)

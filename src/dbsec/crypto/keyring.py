@@ -12,20 +12,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dbsec.clock import SYSTEM, Clock
 from dbsec.crypto import dek as deks
-from dbsec.crypto.binding import Field
+from dbsec.crypto.binding import Field, label
 from dbsec.crypto.column import Column
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.errors import DecryptionFailed, KeyExhausted, KeyMissing, ModeRefused, Unbound
-from dbsec.crypto.format import HEADER, KEY_BYTES
+from dbsec.crypto.format import HEADER, KEY_BYTES, Algorithm, header_of
 from dbsec.crypto.invocations import Invocations
 from dbsec.crypto.lookup import Lookup
 from dbsec.crypto.store import KeyRow, KeyState, KeyStore, NewKey, Purpose
 from dbsec.errors import UsageError
 from dbsec.kms import Kms, KmsError, KmsRefused, unwrap_many
+
+if TYPE_CHECKING:
+    from dbsec.crypto.value_cache import ValueCache
 
 _LOG = logging.getLogger(__name__)
 _STRIPES = 64
@@ -92,6 +95,7 @@ class Keyring:
         self._max_uses = max_uses
         # each value asks for the time: without the detour through the port where that is the machine's
         self.now = time.monotonic if clock is SYSTEM else clock.monotonic
+        self._values: weakref.WeakSet[ValueCache] = weakref.WeakSet()
         self.forget()
         _ALIVE.add(self)
 
@@ -99,6 +103,7 @@ class Keyring:
         """Drop every cached key: the next use of each asks store and KMS again. Also what a fork does to its child."""
         # first: a key that is on its way in sees another dict, and neither it nor a cipher made from it is kept
         self._keys: dict[int, _Loaded] = {}
+        self._resting: dict[int, Invocations] = {}
         self.writers: dict[Place, Column] = {}
         self.readers: dict[tuple[str, Field, bytes], Column] = {}
         self._lookups: dict[tuple[str, Field, int], Lookup] = {}
@@ -106,6 +111,12 @@ class Keyring:
         self._sweep_at = self.now() + self._ttl_s
         self._guard = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
+        for cache in self._values:
+            cache.clear()
+
+    def forgets(self, cache: ValueCache) -> None:
+        """Empty a cache of decrypted values, too, whenever the keys are forgotten."""
+        self._values.add(cache)
 
     def __repr__(self) -> str:
         return f"<keyring of {len(self._keys)} cached keys>"
@@ -122,14 +133,7 @@ class Keyring:
         with self._stripe(tenant, place.context):
             found = self.writers.get((tenant, place))
             if found is None or found.expires <= self.now():
-                row = self._store.active(tenant, place.context, Purpose.DATA)
-                row = row or self._create(tenant, place.context, Purpose.DATA, 1)
-                if row.state is not KeyState.ACTIVE:
-                    raise KeyMissing(
-                        f"no key of '{place.context}' is active: key {row.id} is {row.state}",
-                        hint=f"dbsec crypto rotate-dek --context {place.context}",
-                    )
-                loaded = self._load(row)
+                loaded = self._active(tenant, place)
                 found = self._column(loaded, place)
                 self._keep(loaded, self.writers, (tenant, place), found)
             return found
@@ -183,6 +187,21 @@ class Keyring:
                 with suppress(KeyMissing):
                     self._admit(row, dek, known)
 
+    # --- what encrypts more than columns
+
+    def subkey(self, tenant: str, place: Field, purpose: bytes, key_id: int | None = None) -> tuple[int, bytes]:
+        """Return a key's id and its subkey for a purpose: of the key that writes, or of one that a header names.
+
+        Errors: those of ``writer``; where ``key_id`` is given those of ``reader``.
+        """
+        if key_id is None:
+            check(tenant, place)
+            with self._stripe(tenant, place.context):
+                loaded = self._active(tenant, place)
+        else:
+            loaded = self._of_header(tenant, place, header_of(Algorithm.AES_256_GCM, key_id), Purpose.DATA)
+        return loaded.row.id, loaded.dek.subkey(label(purpose, tenant, place))
+
     # --- what finds
 
     def lookup(self, tenant: str, place: Field, generation: int) -> Lookup:
@@ -217,6 +236,16 @@ class Keyring:
     def _create(self, tenant: str, context: str, purpose: Purpose, generation: int) -> KeyRow:
         return self._store.add(new_key(self.kms, tenant, context, purpose, generation))
 
+    def _active(self, tenant: str, place: Field) -> _Loaded:
+        row = self._store.active(tenant, place.context, Purpose.DATA)
+        row = row or self._create(tenant, place.context, Purpose.DATA, 1)
+        if row.state is not KeyState.ACTIVE:
+            raise KeyMissing(
+                f"no key of '{place.context}' is active: key {row.id} is {row.state}",
+                hint=f"dbsec crypto rotate-dek --context {place.context}",
+            )
+        return self._load(row)
+
     def _of_header(self, tenant: str, place: Field, header: bytes, purpose: Purpose) -> _Loaded:
         """Find the key that a header names; that of another tenant or table is as unknown as one that never was."""
         check(tenant, place)
@@ -249,19 +278,22 @@ class Keyring:
 
     def _admit(self, row: KeyRow, unwrapped: bytearray, known: dict[int, _Loaded]) -> _Loaded:
         """Keep a key, unless ``forget`` came while it was unwrapped: ``known`` are the keys that there were before."""
-        if len(unwrapped) != KEY_BYTES:
+        if len(unwrapped) != KEY_BYTES or len(row.salt) != KEY_BYTES:  # to HMAC, a salt and zeros are that salt
             deks.erase(unwrapped)
             raise KeyMissing(f"key {row.id} of '{row.context}' is no DEK", hint="dbsec crypto keys")
         dek = Dek(unwrapped, row.salt)
         if not dek.keeps(row.commitment):
             raise KeyMissing(f"key {row.id} of '{row.context}' is not the one committed to", hint="dbsec crypto keys")
-        loaded = _Loaded(row, dek, Invocations(lambda count: self._lease(row.id, count)), self.now() + self._ttl_s)
+        loaded = _Loaded(row, dek, self._invocations(row.id), self.now() + self._ttl_s)
         with self._guard:
             if self._keys is known:
                 self._forget_key(row.id)  # another thread's, unwrapped at the same time: its ciphers would be untracked
                 self._make_room()
                 known[row.id] = loaded
         return loaded
+
+    def _invocations(self, key_id: int) -> Invocations:
+        return self._resting.pop(key_id, None) or Invocations(lambda count: self._lease(key_id, count))
 
     def _lease(self, key_id: int, count: int) -> bool:
         loaded = self._keys.get(key_id)
@@ -274,7 +306,9 @@ class Keyring:
     def _cached(self, key_id: int) -> _Loaded | None:
         found = self._keys.get(key_id)
         if found is not None and found.expires <= self.now():
-            self._drop(found)
+            with self._guard:
+                if self._keys.get(key_id) is found:
+                    self._expire(found)
             return None
         return found
 
@@ -284,8 +318,8 @@ class Keyring:
         if len(self._keys) < self._max_keys and now < self._sweep_at:
             return
         self._sweep_at = now + self._ttl_s
-        for key_id in [key_id for key_id, loaded in self._keys.items() if loaded.expires <= now]:
-            self._forget_key(key_id)
+        for expired in [loaded for loaded in self._keys.values() if loaded.expires <= now]:
+            self._expire(expired)
         if len(self._keys) >= self._max_keys:
             cold = (key_id for key_id, loaded in self._keys.items() if not loaded.hot)
             self._forget_key(next(cold, next(iter(self._keys))))
@@ -294,6 +328,14 @@ class Keyring:
         with self._guard:
             if self._keys.get(loaded.row.id) is loaded:
                 self._forget_key(loaded.row.id)
+
+    def _expire(self, loaded: _Loaded) -> None:
+        """Forget a key but for what is left of its lease: a lease for each TTL would use the key up, unused."""
+        self._forget_key(loaded.row.id)
+        if loaded.invocations.left:
+            self._resting[loaded.row.id] = loaded.invocations
+        if len(self._resting) > self._max_keys:
+            self._resting.pop(next(iter(self._resting)), None)
 
     def _forget_key(self, key_id: int) -> None:
         loaded = self._keys.pop(key_id, None)

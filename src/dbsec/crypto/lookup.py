@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 from unicodedata import decimal, normalize
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -63,7 +64,7 @@ class BlindIndex:
 class Lookup:
     """The lookup key of one column. Each of its two uses has a subkey of its own."""
 
-    __slots__ = ("_ad", "_blind", "_siv", "expires", "field", "header", "hot", "key_id")
+    __slots__ = ("_ad", "_blind", "_derive_siv", "_siv", "expires", "field", "header", "hot", "key_id")
 
     def __init__(self, dek: Dek, key_id: int, place: Field, tenant: str, *, expires: float) -> None:
         self.field = place
@@ -71,21 +72,30 @@ class Lookup:
         self.expires = expires
         self.hot = True
         self.header = header_of(Algorithm.AES_256_SIV, key_id)
-        self._siv = AESSIV(dek.subkey(label(_SIV, tenant, place), _SIV_KEY_BYTES))
+        self._siv: AESSIV | None = None
+        self._derive_siv = partial(dek.subkey, label(_SIV, tenant, place), _SIV_KEY_BYTES)
         self._blind = HMAC(dek.subkey(label(_BLIND, tenant, place)), SHA256())
         # equal values must give equal ciphertexts in all rows: no row is bound
         self._ad = [aad_prefix(tenant, place, self.header) + row_part(UNBOUND)]
 
     def encrypt(self, value: bytes) -> bytes:
         """Encrypt so that equal values are equal: the synthetic IV is the tag. Source: RFC 5297."""
-        return self.header + self._siv.encrypt(value, self._ad)
+        return self.header + (self._siv or self._cipher()).encrypt(value, self._ad)
 
     def decrypt(self, blob: bytes) -> bytes:
         """Decrypt a value that has our header. Errors: ``DecryptionFailed``."""
         try:
-            return self._siv.decrypt(blob[HEADER.size :], self._ad)
+            return (self._siv or self._cipher()).decrypt(blob[HEADER.size :], self._ad)
         except (InvalidTag, ValueError):
             raise DecryptionFailed(str(self.field), key_id=self.key_id) from None
+
+    def _cipher(self) -> AESSIV:
+        """Make the cipher when it is needed: an OpenSSL in FIPS mode has none, and makes blind indexes all the same."""
+        try:
+            self._siv = AESSIV(self._derive_siv())
+        except UnsupportedAlgorithm as exc:
+            raise ModeRefused(f"'{self.field}' is deterministic, and this OpenSSL has no AES-SIV") from exc
+        return self._siv
 
     def index(self, value: bytes, how: BlindIndex) -> bytes | int:
         """Return the blind index of a value that was brought into its normal form."""

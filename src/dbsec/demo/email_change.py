@@ -20,7 +20,7 @@ from dbsec.evidence import Control, Observation, Outcome
 from dbsec.lab.service import Service
 
 _RELEASE = ("--release", "teal", "--config", "dbsec.toml")
-_BACKFILL = "005_backfill_users_email_enc"
+_BACKFILL = "*_backfill_users_email_enc.toml"
 _ENCRYPTED: LiteralString = """
 SELECT count(*), count(email_enc), count(*) FILTER (WHERE substr(email_enc, 1, 2) = '\\xd512') FROM app.users
 """
@@ -44,8 +44,7 @@ class EmailChange:
 
     def run(self) -> Iterator[Seen]:
         """Expand, move the traffic, backfill, switch, contract, write the table anew."""
-        files = self.stage.deployment / "db/encrypt_email"
-        shutil.copytree(files, self.folder, dirs_exist_ok=True)
+        self._bring_files()
         self.traffic.mark("e-mail: expand")
         self._up("--phase", "expand")
         teal = self._open()
@@ -64,6 +63,15 @@ class EmailChange:
         self.command.run("migrate rewrite", "app.users", "--apply", "--keep-days", str(plaintext.KEEP_DAYS))
         self.traffic.serve()
         yield CHANGE, "requests from expand to contract", self._judged()
+
+    def _bring_files(self) -> None:
+        """Copy the change behind what was deployed meanwhile: its numbers are the next free ones."""
+        taken = max(int(path.name[:3]) for path in self.folder.glob("[0-9]*"))
+        files = sorted((self.stage.deployment / "db/encrypt_email").iterdir())
+        first = int(files[0].name[:3])
+        for file in files:
+            number = taken + 1 + int(file.name[:3]) - first
+            shutil.copyfile(file, self.folder / f"{number:03}{file.name[3:]}")
 
     def _open(self) -> Service:
         green = self.stage.service
@@ -87,13 +95,14 @@ class EmailChange:
         self.stage.service = teal
 
     def _contract(self) -> None:
-        self.command.run("backfill verify", self.folder / f"{_BACKFILL}.toml")
+        (job,) = self.folder.glob(_BACKFILL)
+        self.command.run("backfill verify", job)
 
         def contracted() -> bool:
             try:
                 self._up()
             except Refused as exc:
-                if "old-release-seen" not in exc.message:
+                if not any(wait in exc.message for wait in ("old-release-seen", "not-observed")):
                     raise
                 return False
             return True

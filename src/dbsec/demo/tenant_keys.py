@@ -66,7 +66,7 @@ def _facts(stage: Stage) -> dict[str, Any]:
 def _token(stage: Stage) -> Secret:
     facts = _facts(stage)
     context = ssl.create_default_context(cafile=str(stage.lab.site.ca_path))
-    headers = {"X-Vault-Token": Path(facts["token"]).read_text(encoding="utf-8")}
+    headers = {"X-Vault-Token": Path(facts["token"]).read_text(encoding="utf-8").strip()}
     with httpx.Client(verify=context, trust_env=False, timeout=5, headers=headers) as client:
         base = f"{facts['address']}/v1"
         client.put(f"{base}/sys/policies/acl/app-crypto", json={"policy": _POLICY}).raise_for_status()

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from dbsec.crypto import CryptoSettings, Envelope, KeyRow, open_envelope, settings
-from dbsec.crypto.life import rows
+from dbsec.crypto.life import rows, tables
 from dbsec.kms import Kms, open_kms
 from dbsec.kms.kek_file import Cost
 from dbsec.kms.schemes.file_kek import FileKekAdmin
@@ -89,12 +89,21 @@ class Scene:
         """What a process that begins now holds."""
         return open_envelope(self.settings, self.connect, {})
 
-    def fill(self, count: int, *, first: int = 1, envelope: Envelope | None = None) -> None:
+    phone = staticmethod(phone)
+
+    def fill(
+        self,
+        count: int,
+        *,
+        first: int = 1,
+        envelope: Envelope | None = None,
+        tenants: tuple[str, ...] = TENANTS,
+    ) -> None:
         """Insert encrypted rows, of the tenants in turn."""
         envelope, column = envelope or self.envelope(), self.settings.of("app.users", "phone_enc")
         assert column.index is not None
         for n in range(first, first + count):
-            tenant, text = TENANTS[n % 2], phone(n)
+            tenant, text = tenants[n % len(tenants)], phone(n)
             value = envelope.encrypt(text.encode(), column.field, tenant=tenant, row=n)
             index = envelope.blind_index(text, column.field, column.index[1], tenant=tenant)
             query = "INSERT INTO app.users (id, tenant, phone_enc, phone_bidx) VALUES (%s, %s, %s, %s)"
@@ -109,8 +118,12 @@ class Scene:
             for number, tenant, value in found
         }
 
-    def keys(self, **of: Any) -> list[KeyRow]:
+    def keyring(self, **of: Any) -> list[KeyRow]:
         return rows.read(self.db, **of)
+
+    def key_ids(self, column: str = "phone_enc") -> dict[int | None, int]:
+        """How many values are under which key."""
+        return dict(tables.values_by_key(self.db, self.settings.of("app.users", column)))
 
     def versions(self) -> list[tuple[int, str, str]]:
         """Where and by which transaction each row of data was written last."""

@@ -23,7 +23,7 @@ from dbsec.errors import DbsecError
 EXACT_BITS = 63  # of a billion rows one lookup in 10^10 finds a wrong one
 _EQUAL = (operators.eq, operators.in_op)
 _UNEQUAL = (operators.ne, operators.not_in_op)
-_NAMES: dict[Any, str] = {
+NAMES: dict[Any, str] = {
     operators.like_op: "LIKE",
     operators.ilike_op: "ILIKE",
     operators.lt: "<",
@@ -81,17 +81,17 @@ class EncryptedComparator(UserDefinedType.Comparator[Any]):
             return super().operate(op, *other, **options)
         if (op in _EQUAL or op in _UNEQUAL) and (op in (operators.eq, operators.ne) or _is_list(value)):
             return self._compared(op, value)
-        raise refusal(self._field, _NAMES.get(op) or op.__name__)
+        raise refusal(self._field, NAMES.get(op) or op.__name__)
 
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
-        raise refusal(self._field, _NAMES.get(op) or op.__name__)
+        raise refusal(self._field, NAMES.get(op) or op.__name__)
 
     def _compared(self, op: Any, value: Any) -> ColumnElement[Any]:
         target = target_of(self.expr)
         stored, how = searched(target, self.expr)
         if op in _UNEQUAL and how is not None and how.bits < EXACT_BITS:
             raise Unsearchable(
-                f"'{self._field}' has an index of {how.bits} bits: {_NAMES[op]} would lose rows that only share it",
+                f"'{self._field}' has an index of {how.bits} bits: {NAMES[op]} would lose rows that only share it",
                 hint="compare after loading",
             )
         sought = term(value, Term(target.declared, how), many=op in (operators.in_op, operators.not_in_op))
@@ -105,10 +105,10 @@ class IndexComparator(UserDefinedType.Comparator[Any]):
         value = other[0] if other else None
         if op in (operators.is_, operators.is_not) or _stands(value):
             return super().operate(op, *other, **options)
-        raise refusal(self.expr, _NAMES.get(op) or op.__name__)
+        raise refusal(self.expr, NAMES.get(op) or op.__name__)
 
     def reverse_operate(self, op: Any, other: Any, **options: Any) -> ColumnElement[Any]:
-        raise refusal(self.expr, _NAMES.get(op) or op.__name__)
+        raise refusal(self.expr, NAMES.get(op) or op.__name__)
 
 
 class Stored(UserDefinedType[Any]):
@@ -141,17 +141,21 @@ def term(value: Any, kind: TypeEngine[Any], *, many: bool) -> ColumnElement[Any]
 def refusal(field: object, what: str) -> Unsearchable:
     """Return the error for a use of a column, by name."""
     return Unsearchable(
-        f"'{field}' is encrypted: {what} would compare ciphertext",
+        f"'{field}' is encrypted: {what} would work on ciphertext",
         hint="whole values are found by == and IN; load the rows and do the rest in the program",
     )
 
 
 def _stands(value: Any) -> bool:
     """A column or NULL: what reaches SQL is judged when it is compiled, lists of columns compare them too."""
-    return value is None or (isinstance(value, ClauseElement) and not isinstance(value, BindParameter))
+    return value is None or (_is_sql(value) and not isinstance(value, BindParameter))
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, BindParameter) or (
-        not isinstance(value, ClauseElement | str | bytes) and hasattr(value, "__iter__")
+        not _is_sql(value) and not isinstance(value, str | bytes) and hasattr(value, "__iter__")
     )
+
+
+def _is_sql(value: Any) -> bool:
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")

@@ -13,16 +13,19 @@ from sqlalchemy import (
     FromClause,
     LargeBinary,
     Select,
+    TableClause,
     TypeCoerce,
 )
+from sqlalchemy.dialects.postgresql.dml import OnConflictClause
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import BinaryExpression, ClauseList, Grouping, Label, UnaryExpression
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import GenerativeSelect
+from sqlalchemy.sql.selectable import GenerativeSelect, SelectBase
 
-from dbsec.crypto.orm.comparators import Stored, refusal
+from dbsec.crypto.columns import Mode
+from dbsec.crypto.orm.comparators import NAMES, Stored, refusal
 from dbsec.crypto.orm.types import BlindIndexed, Encrypted
 
 _TRANSPARENT = (Grouping, ClauseList, Label)
@@ -65,27 +68,40 @@ def _walk(element: ClauseElement, user: ClauseElement) -> None:
     for child in element.get_children():
         if _is_encrypted(child) and not isinstance(child, _TRANSPARENT):
             _judge_use(child, serves)
-        if not isinstance(child, FromClause) or isinstance(child, GenerativeSelect) or hasattr(child, "element"):
+        if not isinstance(child, TableClause):
             _walk(child, serves)
 
 
 def _judge_use(column: Any, user: Any) -> None:
-    if isinstance(user, GenerativeSelect | UpdateBase | FromClause):
-        return
-    if isinstance(user, TypeCoerce) and isinstance(user.type, Stored | LargeBinary):
-        return
-    if isinstance(user, FunctionElement) and user.name == "count":
-        return
-    if isinstance(user, BinaryExpression) and user.operator in (operators.is_, operators.is_not):
+    if isinstance(user, FunctionElement):
+        allowed = user.name == "count"
+    elif isinstance(user, TypeCoerce):
+        allowed = isinstance(user.type, Stored | LargeBinary)
+    elif isinstance(user, BinaryExpression):
+        allowed = user.operator in (operators.is_, operators.is_not) or _same_key(user)
+    else:
+        # what raises on reading (text) is not judged here; what an upsert sets was judged before it was written
+        allowed = isinstance(user, SelectBase | UpdateBase | FromClause | OnConflictClause)
+    if allowed:
         return
     raise refusal(_name(column), _shown(user))
+
+
+def _same_key(equality: BinaryExpression[Any]) -> bool:
+    """Equal values of one deterministic column are equal in two rows too."""
+    left, right = equality.left.type, equality.right.type
+    if equality.operator is not operators.eq or not (isinstance(left, Encrypted) and isinstance(right, Encrypted)):
+        return False
+    same = (left.field, left.generation, left.mode) == (right.field, right.generation, right.mode)
+    return same and left.mode is Mode.DETERMINISTIC
 
 
 def _judge_order(select: Any, clauses: Any, what: str) -> None:
     for clause in clauses:
         for part in _parts(clause):
-            if _is_encrypted(part) or (part.__visit_name__ in _STRINGS and _names_encrypted(select, part)):
-                raise refusal(_name(part), what)
+            named = _named(select, part) if part.__visit_name__ in _STRINGS else part
+            if _is_encrypted(named):
+                raise refusal(_name(named), what)
 
 
 def _judge_distinct(select: Any) -> None:
@@ -119,12 +135,9 @@ def _parts(clause: ClauseElement) -> Iterator[Any]:
             yield from _parts(child)
 
 
-def _names_encrypted(select: Any, reference: Any) -> bool:
-    """A string in ORDER BY names a column of the query."""
-    name = reference.element
-    return isinstance(name, str) and any(
-        _is_encrypted(column) and getattr(column, "key", None) == name for column in select.selected_columns
-    )
+def _named(select: Any, reference: Any) -> Any:
+    """Return the column of the query that a string in ORDER BY names."""
+    return select.selected_columns.get(reference.element) if isinstance(reference.element, str) else None
 
 
 def _is_encrypted(element: Any) -> bool:
@@ -142,5 +155,6 @@ def _shown(user: Any) -> str:
     if isinstance(user, FunctionElement):
         return f"{getattr(user, 'name', 'a function')}()"
     if isinstance(user, BinaryExpression | UnaryExpression):
-        return getattr(user.operator or user.modifier, "__name__", "an operator")
+        operator = user.operator or user.modifier
+        return NAMES.get(operator) or str(getattr(operator, "__name__", "an operator"))
     return type(user).__name__.upper()

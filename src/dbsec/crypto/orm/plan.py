@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, FromClause, Table
+from sqlalchemy import Column, FromClause, Table, event
+from sqlalchemy.orm import Mapper
 
 from dbsec.crypto.columns import EncryptedColumn, Mode
 from dbsec.crypto.errors import ModeRefused
@@ -48,6 +49,13 @@ def plan_of(table: FromClause) -> TablePlan | None:
     if known is None or known[0] != len(table.c):
         known = _PLANS[table] = (len(table.c), _made(table) if isinstance(table, Table) else None)
     return known[1]
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _check_mapper(mapper: Mapper[Any], _: type[Any]) -> None:
+    """Refuse what cannot hold when classes are mapped, not when the first row is written."""
+    for table in mapper.tables:
+        plan_of(table)
 
 
 def declared(table: Table) -> list[EncryptedColumn]:

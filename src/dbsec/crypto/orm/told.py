@@ -37,16 +37,18 @@ class Told:
         self.rows: list[dict[str, Any]] = [dict(row) for row in (self._multi or rows or [{}])]
         self._first = self.rows[0]
         self._embedded = {} if self._multi else _embedded(clause)
-        self._changed: dict[Any, Any] = {}
+        self._changed: dict[str, Any] = {}
 
     def has(self, key: str) -> bool:
         """Tell whether the statement gives the column a value."""
-        return key in self._first or key in self._embedded
+        return key in self._first or key in self._changed or key in self._embedded
 
     def values(self, key: str) -> list[Any]:
         """Return the column's values, ``EXPRESSION`` where it is the server that computes one."""
         if key in self._first:
             return [_resolved(row.get(key), row) for row in self.rows]
+        if key in self._changed:
+            return [self._changed[key]]
         _, value = self._embedded[key]
         return [_resolved(value, row) for row in self.rows]
 
@@ -71,8 +73,7 @@ class Told:
                 f"one value of '{self.table.fullname}.{key}' was given for {len(values)} rows",
                 hint="put it into each parameter set",
             )
-        name = self._embedded[key][0] if key in self._embedded else self.table.c[key]
-        self._changed[name] = values[0]
+        self._changed[key] = values[0]
 
     def pinned(self) -> dict[str, list[Any]]:
         """Return the columns that WHERE fixes by ``=``, with the values for each row."""
@@ -90,7 +91,8 @@ class Told:
             clause._multi_values = ([{self.table.c[key]: value for key, value in row.items()} for row in self.rows],)
             return clause, self._params
         if self._changed:
-            clause = clause.values(self._changed)
+            names = {key: name for key, (name, _) in self._embedded.items()}
+            clause = clause.values({names.get(key, self.table.c[key]): value for key, value in self._changed.items()})
         return clause, self.rows if self._given else []
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Dialect, LargeBinary
-from sqlalchemy.dialects.postgresql import DOMAIN
+from sqlalchemy import ColumnElement, Dialect
 from sqlalchemy.orm import MappedColumn, mapped_column
-from sqlalchemy.types import TypeEngine, UserDefinedType
+from sqlalchemy.types import UserDefinedType
 
 from dbsec.crypto.binding import Field
 from dbsec.crypto.columns import Mode
@@ -43,8 +42,8 @@ class Encrypted(UserDefinedType[Any]):
 
     ``field`` are names that never change. ``tenant`` is the column that says whose the row is (None: nobody's), ``row``
     the columns of the row's id (empty: the primary key); both are keys of columns in the same table. ``type`` is what a
-    program sees: "text" or "bytes". ``generation`` is of the lookup key of a deterministic column. ``domain`` False is a column of plain
-    bytea: a live table is given a CHECK instead, because adding a column of a domain rewrites it.
+    program sees: "text" or "bytes". ``generation`` is of the lookup key of a deterministic column. ``domain`` False
+    is a column of plain bytea: a live table is given a CHECK instead, because adding a column of a domain rewrites it.
     """
 
     cache_ok = True
@@ -108,15 +107,6 @@ class Encrypted(UserDefinedType[Any]):
 
         return refuse
 
-    def compare_against_backend(self, dialect: Dialect, conn_type: TypeEngine[Any]) -> bool:
-        """Tell Alembic whether the column is of another type than ours."""
-        if not self.domain:
-            return not isinstance(conn_type, LargeBinary)
-        return not isinstance(conn_type, DOMAIN) or (conn_type.schema or "dbsec", conn_type.name) != (
-            "dbsec",
-            DOMAINS[self.mode],
-        )
-
     def __repr__(self) -> str:
         told = [repr(self.field)]
         if self.mode is not Mode.RANDOMISED:
@@ -152,10 +142,6 @@ class BlindIndexed(UserDefinedType[Any]):
 
     def literal_processor(self, dialect: Dialect) -> Process:
         return _only(f"index of {self.of}")
-
-    def compare_against_backend(self, dialect: Dialect, conn_type: TypeEngine[Any]) -> bool:
-        """Tell Alembic whether the column is of another type than our width has."""
-        return not isinstance(conn_type, BigInteger if self.how.integer else LargeBinary)
 
     def __repr__(self) -> str:
         return f"BlindIndexed({self.of!r}, {self.how!r})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dbsec.crypto.stream.copying import decrypt_file, decrypt_stream, encrypt_file, encrypt_stream, read_prelude
 from dbsec.crypto.stream.format import FRAME_BYTES, Prelude
+from dbsec.crypto.stream.keys import StreamKey, stream_key, stream_keys
 from dbsec.crypto.stream.pieces import Counts, Decryptor, Encryptor
 from dbsec.crypto.stream.reader import StreamReader
 
@@ -17,10 +18,13 @@ __all__ = [
     "Decryptor",
     "Encryptor",
     "Prelude",
+    "StreamKey",
     "StreamReader",
     "decrypt_file",
     "decrypt_stream",
     "encrypt_file",
     "encrypt_stream",
     "read_prelude",
+    "stream_key",
+    "stream_keys",
 ]

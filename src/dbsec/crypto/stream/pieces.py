@@ -167,7 +167,7 @@ class Decryptor:
                 return None
             self._prelude = parse_prelude(bytes(self._pending[:size]))
             self._cipher = open_stream(self._key, self._prelude, header=self._expected)
-        except ValueError:
+        except (ValueError, DecryptionFailed):  # the second where a keyring does not know the key id
             raise self._refusal() from None
         del self._pending[:size]
         return self._cipher

@@ -34,7 +34,7 @@ class StreamReader:
             self._key_id = self.prelude.key_id
             self._cipher = open_stream(key, self.prelude, header=header)
             self.plain_bytes = self.prelude.plain_bytes(stream_bytes)
-        except ValueError:
+        except (ValueError, DecryptionFailed):  # the second where a keyring does not know the key id
             raise self._refusal() from None
         self.frames = self.prelude.frame_count(self.plain_bytes)
         self.decrypt_frame(self.frames - 1)

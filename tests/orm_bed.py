@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, ForeignKey, Identity, LargeBinary, MetaData, Text, Uuid, create_engine, type_coerce
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from tests.envelopes import Bench
 
 from dbsec.crypto import BlindIndex, Field, Mode, Normal
 from dbsec.crypto.orm import attach, encrypted_column, index_column
 from dbsec.pg import Conninfo, connect, own
-from tests.envelopes import Bench
 
 ACME = UUID("0190c1a0-0000-7000-8000-00000000acee")
 OTHER = UUID("0190c1a0-0000-7000-8000-0000000000ff")
@@ -23,7 +23,7 @@ OTHER = UUID("0190c1a0-0000-7000-8000-0000000000ff")
 
 class Base(DeclarativeBase):
     metadata = MetaData(schema="shop")
-    type_annotation_map = {str: Text(), int: BigInteger(), bytes: LargeBinary()}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {str: Text(), int: BigInteger(), bytes: LargeBinary()}
 
 
 class User(Base):
@@ -43,6 +43,7 @@ class User(Base):
         Field("shop.users", "photo"), tenant="tenant_id", mode=Mode.INLINE, type="bytes"
     )
     orders: Mapped[list[Order]] = relationship(back_populates="user", order_by="Order.number")
+    by_note: Mapped[list[Order]] = relationship(order_by="Order.note", viewonly=True)  # a mistake, for a test
 
 
 class Order(Base):
@@ -84,9 +85,7 @@ def shop(conninfo: Conninfo, folder: Path, **settings: Any) -> Iterator[tuple[En
         own.install(admin)
         admin.execute("CREATE SCHEMA shop")
     bench = Bench(folder)
-    engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: connect(conninfo, autocommit=False), **settings
-    )
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(conninfo, autocommit=False), **settings)
     attach(engine, bench.envelope)
     Base.metadata.create_all(engine)
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.orm_bed import shop
 
 from dbsec import files, process, retry
 from dbsec.lab import dataset, ports
@@ -176,3 +177,28 @@ def private(cluster_factory: Callable[..., Cluster], start_service: StartService
     yield here
     here.service.stop()
     made.instance.stop()
+
+
+@pytest.fixture(scope="session")
+def orm_bed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An engine on encrypted tables and the keyring under it, made once; tests leave rows, not changes of schema."""
+    name = f"t_{secrets.token_hex(4)}"
+    conninfo = cluster.create_database(name)
+    with shop(conninfo, tmp_path_factory.mktemp("orm")) as made:
+        yield *made, conninfo
+    cluster.drop_database(name)
+
+
+@pytest.fixture
+def orm_engine(orm_bed: Any) -> Iterator[Any]:
+    """The engine; what a test wrote is gone after it."""
+    engine = orm_bed[0]
+    yield engine
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE shop.users, shop.orders, shop.letters, shop.tags")
+
+
+@pytest.fixture
+def orm_bench(orm_bed: Any) -> Any:
+    """The keyring and the KMS under ``orm_engine``."""
+    return orm_bed[1]

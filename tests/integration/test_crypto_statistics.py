@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dbsec.cli.commands.crypto import COMMAND
-from dbsec.crypto import BlindIndex, Field
+from dbsec.cli.migrate import writing
+from dbsec.crypto import BlindIndex, Field, ModeRefused
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.lookup import Lookup
 from dbsec.crypto.planner import Aim, low_entropy, plan_index
@@ -164,3 +165,25 @@ def test_psycopg_is_asked_nothing_twice(session):
         read(session, 'app.users."')
     assert session.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     assert read(session, "app.users.email").rows == ROWS
+
+
+def test_a_migration_that_makes_lookups_asks_the_same(session, database, monkeypatch, tmp_path):
+    """Who never asked for a plan is refused all the same; a dump has no figures, and that is said."""
+    monkeypatch.setenv("PLAN_DSN", database.conninfo.text())
+
+    def new(column: str, *more: str):
+        sides = ["--table", "app.users", "--old", column, "--new", f"{column}_enc", "--lookup", f"{column}_bidx"]
+        told = ["expand-contract", "encrypt-column", *sides, "--python", "a.b:c", "--folder", str(tmp_path), *more]
+        return CliRunner().invoke(writing.APP, [*told, "--dsn", "env:PLAN_DSN"])
+
+    refused = new("status")
+    assert isinstance(refused.exception, ModeRefused)
+    assert "4 different values" in refused.exception.message
+    assert list(tmp_path.iterdir()) == []
+    assert new("status", "--allow-low-entropy").exit_code == 0
+    assert new("email").exit_code == 0
+    session.execute(b"ALTER TABLE app.users ADD COLUMN late text")
+    session.commit()
+    unknown = new("late")
+    assert unknown.exit_code == 0, unknown.output
+    assert "ANALYZE" in unknown.stderr

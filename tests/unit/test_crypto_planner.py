@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -9,7 +10,9 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from dbsec.cli.commands.crypto import COMMAND
 from dbsec.crypto import BlindIndex, Field, ModeRefused, Profile
 from dbsec.crypto.dek import Dek
 from dbsec.crypto.lookup import Lookup
@@ -200,3 +203,37 @@ def test_a_tenants_part_counts_the_values_that_are_in_it():
 def test_figures_that_no_column_can_have_are_refused(given_):
     with pytest.raises(UsageError, match="cannot have"):
         ColumnStatistics(**given_)
+
+
+# --- the command, with figures by hand
+
+
+def _plan(*arguments):
+    return CliRunner().invoke(COMMAND, ["plan", "app.users.name", *arguments])
+
+
+def test_the_command_shows_figures_options_and_leaks():
+    shown = _plan("--rows", "1000000", "--distinct", "50000", "--top", "0.004", "--nulls", "0.1")
+    assert shown.exit_code == 0, shown.output
+    for part in ("50,000 different values", "10.0% NULL", "* hiding", "deterministic", "bigint", "1 in 250"):
+        assert part in shown.stdout
+
+
+def test_the_command_refuses_with_exit_code_1_and_both_ways_out():
+    refused = _plan("--rows", "1000", "--distinct", "2", "--top", "0.5")
+    assert refused.exit_code == 1
+    assert "refused: low entropy" in refused.stdout
+    assert "randomised" in refused.stdout
+    assert _plan("--rows", "1000", "--distinct", "2", "--allow-low-entropy").exit_code == 0
+    assert _plan().exit_code != 0
+    assert _plan("--rows", "10").exit_code != 0
+
+
+def test_the_fips_profile_has_an_index_and_nothing_deterministic(tmp_path):
+    config = tmp_path / "dbsec.toml"
+    config.write_text('[crypto]\nprofile = "fips"\n')
+    shown = _plan("--rows", "100000", "--distinct", "50000", "--config", str(config), "--format", "json")
+    told = json.loads(shown.stdout)["result"]
+    assert told["deterministic_leaks"] is None
+    assert {option["aim"] for option in told["options"]} == {"hiding", "exact", "full"}
+    assert any("FIPS" in text for text in told["warnings"])

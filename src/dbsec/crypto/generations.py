@@ -30,6 +30,19 @@ from dbsec.crypto.columns import EncryptedColumn, Mode
 from dbsec.crypto.envelope import Envelope
 from dbsec.crypto.errors import DecryptionFailed, ModeRefused
 
+__all__ = [
+    "agree",
+    "filled",
+    "generation_of",
+    "lookup_column",
+    "lookup_value",
+    "lookup_values",
+    "next_generation",
+    "plaintext",
+    "reads",
+    "steps",
+]
+
 _ENDING = re.compile(r"_g(\d+)$")
 _NAME_BYTES = 63
 Row = Mapping[str, Any]

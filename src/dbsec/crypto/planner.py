@@ -20,6 +20,19 @@ from dbsec.crypto.keyring import Profile
 from dbsec.crypto.lookup import BlindIndex
 from dbsec.crypto.statistics import ColumnStatistics
 
+__all__ = [
+    "Aim",
+    "Option",
+    "Proposal",
+    "coincidences",
+    "hiding_bits",
+    "leaks",
+    "low_entropy",
+    "plan_deterministic",
+    "plan_index",
+    "refuse_low_entropy",
+]
+
 FEW_VALUES = 256
 DOMINATING = 0.01  # a share of the rows
 LEAST_COINCIDENCES = 2
@@ -162,6 +175,12 @@ def low_entropy(statistics: ColumnStatistics) -> str:
     return ""
 
 
+def refuse_low_entropy(statistics: ColumnStatistics) -> None:
+    """Errors: ``ModeRefused``, with the column's own figures."""
+    if reason := low_entropy(statistics):
+        raise ModeRefused(f"low entropy: {reason}", hint="randomised, without an index; or --allow-low-entropy")
+
+
 def leaks(statistics: ColumnStatistics, option: Option) -> tuple[str, ...]:
     """Tell what a reader of the column learns without a key."""
     found = []
@@ -218,9 +237,9 @@ _WHY = {
 
 def _warnings(statistics: ColumnStatistics, *, allow_low_entropy: bool) -> tuple[str, ...]:
     found = []
-    if reason := low_entropy(statistics):
-        if not allow_low_entropy:
-            raise ModeRefused(f"low entropy: {reason}", hint="randomised, without an index; or --allow-low-entropy")
+    if not allow_low_entropy:
+        refuse_low_entropy(statistics)
+    elif reason := low_entropy(statistics):
         found.append(f"low entropy, which is allowed here: {reason}")
     if statistics.stale:
         found.append(f"{statistics.changed_rows:,} rows were written since the figures were taken: ANALYZE")

@@ -11,6 +11,8 @@ from dbsec.errors import DbsecError, UsageError
 if TYPE_CHECKING:
     import psycopg
 
+__all__ = ["ColumnStatistics", "NoStatistics", "read"]
+
 # Of a partitioned table the statistics of all its partitions, else those of the table alone.
 _QUERY: LiteralString = """
 SELECT c.reltuples,

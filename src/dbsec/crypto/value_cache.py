@@ -19,6 +19,8 @@ from typing import NoReturn
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import UsageError
 
+__all__ = ["ValueCache"]
+
 _ENTRY_BYTES = 300  # what Python needs around a key and a value
 
 

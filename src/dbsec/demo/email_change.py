@@ -1,4 +1,4 @@
-"""The second change, the short way: e-mail addresses become deterministic ciphertexts, by the commands that a team runs."""
+"""The second change, the short way: e-mail addresses become deterministic ciphertexts, by a team's own commands."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ class EmailChange:
             rows, encrypted, ours = admin.execute(_ENCRYPTED).fetchone() or (0, 0, 0)
         facts = {"requests": len(steps.samples), "failed": len(failed), "rows": rows, "encrypted": encrypted}
         p99 = p99_ms(steps.samples)
-        summary = f"{encrypted:,} addresses encrypted; {len(steps.samples):,} requests, {len(failed)} failed, p99 {p99:.0f} ms"
+        summary = f"{encrypted:,} addresses encrypted; {facts['requests']:,} requests, "
+        summary += f"{len(failed)} failed, p99 {p99:.0f} ms"
         fine = bool(steps.samples) and not failed and rows == encrypted == ours
         return Observation(Outcome.PASS if fine else Outcome.FAIL, summary, {**facts, "p99_ms": p99}, steps.exhibits())
 

@@ -1,4 +1,4 @@
-"""Where a phone or an e-mail address still stands in clear: table, index and statistics files, logs, the standby, a new base backup, WAL."""
+"""Where a phone or an e-mail address stands in clear: files of the cluster, logs, standby, a new base backup, WAL."""
 
 from __future__ import annotations
 

@@ -6,10 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from dbsec.crypto.life import keys, rewrap, rotation
+from dbsec.crypto.life import beginning, keys, rewrap, rotation, rows
 from dbsec.crypto.store import KeyState
 from dbsec.errors import ApplyError
-from dbsec.kms import KmsRefused, KmsUnavailable
+from dbsec.journal import Edge
+from dbsec.kms import KmsRefused, KmsUnavailable, open_admin
+
+TENANTS = ("acme", "globex")
 
 
 def rotated(scene, **of):
@@ -51,8 +54,6 @@ def test_a_key_is_rotated_by_one_session_at_a_time_and_once(scene):
     assert len(list(rotation.rotate(scene.connect, scene.kms(), wanted))) == 1
     with pytest.raises(ApplyError, match="is not active any more"):
         list(rotation.rotate(scene.connect, scene.kms(), wanted))
-    from dbsec.crypto.life import rows
-
     with rows.alone(scene.db, "crypto rotate", "globex\0app.users"), pytest.raises(ApplyError, match="another session"):
         rotated(scene, tenants=["globex"])
 
@@ -158,3 +159,44 @@ def test_a_kms_that_goes_away_leaves_whole_batches(scene):
     assert sorted(row.kek_version for row in scene.keyring()) == ["1", "1", "2", "2"]
     assert len(scene.phones()) == 6
     assert rewrap.rewrap(scene.connect, scene.kms(), batch=2).rewrapped == 2
+
+
+def test_openbao_rotates_and_rewraps_in_batches_and_stops_clean_when_it_is_away(scene, openbao_factory):
+    bao = openbao_factory()
+    for tenant in TENANTS:
+        open_admin(bao.uri(tenant), environ={}).create()
+    scene.kms_uri = bao.uri("{tenant}")
+    scene.fill(6)
+    before = scene.versions()
+
+    def admin(tenant):
+        return open_admin(scene.kms_uri, environ={}, tenant=tenant)
+
+    def away(step, edge):
+        if (step, edge) == ("keys up to 2", Edge.AFTER_RECORD):
+            bao.pause()
+
+    try:
+        with pytest.raises(KmsUnavailable, match="2 keys were rewrapped before"):
+            rewrap.rewrap(scene.connect, scene.kms(), admin_of=admin, batch=2, observer=away)
+        with pytest.raises(KmsUnavailable):
+            rotated(scene)
+    finally:
+        bao.resume()
+    assert sorted(row.kek_version for row in scene.keyring()) == ["1", "1", "2", "2"]
+    assert {row.state for row in scene.keyring()} == {KeyState.ACTIVE}
+    done = rewrap.rewrap(scene.connect, scene.kms(), admin_of=admin, batch=2)
+    assert (done.rewrapped, {row.kek_version for row in scene.keyring()}) == (2, {"2"})
+    assert (scene.versions(), len(scene.phones())) == (before, 6)
+    bao.stop()
+
+
+def test_keks_are_made_once_and_proven(scene):
+    made = list(beginning.look(scene.kms(), ["acme", "umbrella"]))
+    assert [bool(one.kek) for one in made] == [True, False]
+    done = list(beginning.make(scene.kms(), scene.admin, made))
+    assert [(one.tenant, one.made) for one in done] == [("acme", False), ("umbrella", True)]
+    assert not any(one.made for one in beginning.make(scene.kms(), scene.admin, done))
+    scene.admin("umbrella").disable()
+    with pytest.raises(KmsRefused):
+        list(beginning.make(scene.kms(), scene.admin, done))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from dbsec import retry
@@ -15,7 +16,9 @@ from dbsec.crypto.life.rewriting import Source, Unreadable, plain
 from dbsec.errors import ApplyError
 from dbsec.journal import Edge
 from dbsec.kms import KmsError
-from dbsec.pg import connect
+from dbsec.pg import connect, own
+from dbsec.progress import Silent
+from dbsec.secret import Secret
 
 QUICK = Limits(reconnect_s=30, give_up_s=30, range_batches=2)
 
@@ -36,6 +39,7 @@ def active(scene):
     return {row.tenant: row.id for row in scene.keyring() if row.purpose == "data" and row.state == "active"}
 
 
+@pytest.mark.pg(15, 17, 18)
 def test_all_rows_come_under_the_active_keys_and_a_second_run_has_nothing_to_do(scene):
     scene.fill(40)
     rotated(scene)
@@ -85,17 +89,20 @@ def test_writers_go_on_and_nothing_is_lost(scene):
     thread = threading.Thread(target=write)
 
     def observe(step, edge):
-        # the writer begins in the middle of the walk: the first row it writes has been passed
-        if step == "range 1 batch 2" and edge is Edge.AFTER_RECORD and not thread.is_alive() and not stop.is_set():
+        # the writer begins in the middle of the walk: rows that it writes have been passed
+        if step == "range 1 batch 2" and edge is Edge.AFTER_RECORD and not thread.ident:
             thread.start()
             retry.wait_until(lambda: len(written) >= 20, within_s=30, what="the writer")
-        if step == "range 1 batch 5" and edge is Edge.AFTER_RECORD and thread.is_alive():
-            stop.set()
-            thread.join(30)
 
-    done = run(scene, planned(scene, batch_rows=20), observer=observe)
-    stop.set()
-    thread.join(30)
+    class EndOfTtl(Silent):
+        """The writer's TTL ends with the first pass."""
+
+        def step(self, text):
+            if "once more" in text:
+                stop.set()
+                thread.join(30)
+
+    done = run(scene, planned(scene, batch_rows=20), observer=observe, progress=EndOfTtl())
     assert len(written) >= 20
     assert done.passes > 1, "no row was written under the old key behind the walk"
     assert (done.remaining, scene.key_ids().keys()) == (0, set(active(scene).values()))
@@ -202,3 +209,64 @@ def test_a_retired_key_is_destroyed_only_when_no_row_and_no_process_can_use_it(s
         b"",
     )
     assert len(scene.phones()) == 10
+
+
+def test_a_keyring_in_another_database(scene, cluster, tmp_path):
+    name = f"{scene.conninfo.dbname}_keys"
+    elsewhere = cluster.create_database(name)
+    try:
+        with connect(elsewhere) as keyring:
+            own.install(keyring)
+            reference = tmp_path / "keyring"
+            reference.touch(mode=0o600)
+            reference.write_text(elsewhere.text())
+            scene.more = {"keyring": f"file:{reference}"}
+            scene.fill(10)
+            assert scene.keyring() == []
+            kms, opened = scene.kms(), lambda: connect(elsewhere)
+            wanted = rotation.candidates(keyring, tenants=["acme"])
+            old = next(rotation.rotate(opened, kms, wanted)).old
+            work = planned(scene, keyring=keyring)
+            assert reencrypt.remaining(scene.db, work) == 5
+            assert (run(scene, work, verify=True).changed, len(scene.phones())) == (5, 10)
+            assert run(scene, planned(scene, keyring=keyring)).changed == 0
+            # another rotation: the job has other numbers in its text, and begins anew by itself
+            list(rotation.rotate(opened, kms, rotation.candidates(keyring)))
+            assert run(scene, planned(scene, keyring=keyring)).changed == 10
+            found = retiring.retired(scene.db, keyring, scene.settings.declared, "app.users", ttl=timedelta())
+            assert (len(found), {one.why_not for one in found}) == (3, {""})
+            assert old in {one.row.id for one in found}
+    finally:
+        cluster.drop_database(name)
+
+
+def test_a_column_of_a_domain_that_refuses_plaintext(scene):
+    scene.db.execute(
+        "CREATE DOMAIN app.encrypted AS bytea CHECK (octet_length(VALUE) >= 22 AND get_byte(VALUE, 0) = 213);"
+        " ALTER TABLE app.users ALTER phone_enc TYPE app.encrypted"
+    )
+    scene.fill(6)
+    rotated(scene)
+    assert run(scene, planned(scene), verify=True).changed == 6
+    assert len(scene.phones()) == 6
+
+
+def test_rows_that_a_policy_hides_are_an_error_and_not_left_out(scene):
+    scene.fill(4)
+    rotated(scene)
+    role = f"r_{scene.conninfo.dbname}"
+    scene.db.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA app TO {role}")
+    scene.db.execute(f"GRANT SELECT, UPDATE ON app.users TO {role}")
+    own.install(scene.db, users=[role])
+    scene.db.execute(
+        "ALTER TABLE app.users ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON app.users USING (tenant = 'acme')"
+    )
+    try:
+        hidden = scene.conninfo.but(user=role, password=Secret("x"))
+        work = planned(scene)
+        with pytest.raises(ApplyError, match="row-level security hides rows"):
+            reencrypt.run(lambda: connect(hidden), work, limits=QUICK)
+        with connect(hidden) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            retiring.retired(session, scene.db, scene.settings.declared, "app.users", ttl=timedelta())
+    finally:
+        scene.db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

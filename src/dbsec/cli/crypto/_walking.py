@@ -117,6 +117,14 @@ class Walk:
             yield throttle
 
 
+def tell_plan(command: str, name: str, remaining: int, form: Format) -> None:
+    """Tell what would be done."""
+    if form is Format.JSON:
+        output.envelope(f"crypto {command}", result={"applied": False, "job": name, "remaining": remaining})
+    else:
+        print(f"{name}: {remaining:,} rows need it; --apply does it")
+
+
 def tell(command: str, done: Reencrypted, form: Format, **more: Any) -> None:
     """Tell what became of a column."""
     left = [{"key": list(key), "why": why} for key, why in done.left.items()]

@@ -50,7 +50,7 @@ def inspect(
             found = _row(stack, dsn, config, table, column, key or [], prove)
         else:
             found = _value(stack, value, dsn, config)
-    _tell(found, form)
+    _tell(found, form, looked=dsn is not None)
     lost = dsn is not None and found.key_id is not None and (found.key is None or found.key.state == "destroyed")
     if found.why_not or found.opens is False or lost:
         raise typer.Exit(exits.FINDINGS)
@@ -91,7 +91,7 @@ def _row(
     return inspection.of_row(session, settings.of(table, column), key, envelope, keyring)
 
 
-def _tell(found: Inspected, form: Format) -> None:
+def _tell(found: Inspected, form: Format, *, looked: bool) -> None:
     if form is Format.JSON:
         output.envelope("crypto inspect", result=found.to_json())
         return
@@ -102,7 +102,7 @@ def _tell(found: Inspected, form: Format) -> None:
     if found.wrapped_size is not None:
         print(f"  it carries its own DEK, wrapped in {found.wrapped_size} bytes")
     if found.key_id is not None and found.key is None:
-        print(f"  key {found.key_id}")
+        print(f"  key {found.key_id}{', which the keyring does not have' if looked else ''}")
     elif found.key is not None:
         row = found.key
         print(f"  key {row.id}: {row.state}, {row.purpose} of '{row.context}', generation {row.generation}")

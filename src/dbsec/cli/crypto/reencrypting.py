@@ -57,7 +57,7 @@ def reencrypt(
         progress = stack.enter_context(output.progress())
         work = walking.Walk(settings, dsn, asked, config)
         if not apply:
-            _tell_plan(work.remaining(), work.name, form)
+            walking.tell_plan("reencrypt", work.name, work.remaining(), form)
             return
         done = work.run(progress)
         retired = _retired(settings, dsn, table, column)
@@ -84,13 +84,6 @@ def _end(settings: CryptoSettings, dsn: str, found: list[Retired]) -> list[int]:
 
     with closing(keyring_connect(settings, options.opens(dsn), os.environ)()) as keyring:
         return retiring.destroy(keyring, [one for one in found if not one.why_not])
-
-
-def _tell_plan(remaining: int, name: str, form: Format) -> None:
-    if form is Format.JSON:
-        output.envelope("crypto reencrypt", result={"applied": False, "job": name, "remaining": remaining})
-    else:
-        print(f"{name}: {remaining:,} rows need it; --apply does it")
 
 
 def _shown(one: Retired) -> dict[str, Any]:

@@ -51,6 +51,9 @@ def expand_contract(
     check: Annotated[
         str, typer.Option(metavar="MODULE:FUNCTION", help="encrypt-column: what decrypts and compares, to verify.")
     ] = "",
+    allow_low_entropy: Annotated[
+        bool, typer.Option("--allow-low-entropy", help="encrypt-column: look-ups that frequencies give away.")
+    ] = False,
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path("db/migrations"),
     schema: Schema = None,
     dsn: Dsn = None,
@@ -77,6 +80,8 @@ def expand_contract(
         check,
     )
     place = _place(ask, schema, dsn, pg_version)
+    if ask.lookup and not allow_low_entropy:
+        _judge(ask, dsn)
     change = writer.planned(str(kind), place, ask)
     made = files.named(change, folder)
     if wrong := writer.problems(made, place.schema, major=place.major):
@@ -105,6 +110,23 @@ def _place(ask: Ask, file: Path | None, dsn: str | None, pg_version: str | None)
         schema, table = read, _known(read.table(ask.table), ask)
         found = definitions.from_dump(inputs.schema_text(file), table, source=str(file))
     return place_of(schema, found, table, major=inputs.major_of(pg_version, schema, 17))
+
+
+def _judge(ask: Ask, dsn: str | None) -> None:
+    """Refuse look-ups of a column whose frequencies tell its values. Errors: ``ModeRefused``."""
+    from psycopg.sql import Identifier
+
+    from dbsec.crypto import planner, statistics
+
+    names = [ask.table.schema or "public", ask.table.name, *(side.name for side in ask.old)]
+    column = ".".join(Identifier(name).as_string() for name in names)
+    try:
+        if dsn is None:
+            raise statistics.NoStatistics("a dump has no statistics", hint=f"dbsec crypto plan {column} --dsn REF")
+        with inputs.connected(dsn) as connection:
+            planner.refuse_low_entropy(statistics.read(connection, column))
+    except statistics.NoStatistics as exc:
+        print(f"dbsec: whether frequencies tell its values is not known: {exc}; {exc.hint}", file=sys.stderr)
 
 
 def _known(table: Table | None, ask: Ask) -> Table:

@@ -71,7 +71,10 @@ def rewrap(
             journal = Journal(store, observer=observer)
             if admin_of is not None:
                 _rotate_keks(connection, kms, tenant, admin_of, journal, done, progress)
-            _rewrap_all(connection, kms, tenant, batch, done, progress, observer)
+            try:
+                _rewrap_all(connection, kms, tenant, batch, done, progress, observer)
+            except KmsUnavailable as exc:
+                raise KmsUnavailable(f"{exc}; {done.rewrapped} keys were rewrapped before", hint=_AGAIN) from exc
             store.forget()
     return done
 
@@ -160,7 +163,7 @@ def _made(kms: Kms, wanted: Sequence[tuple[KeyRow, Description]], done: Rewrappe
 
 def _failed(row: KeyRow, why: KmsError, done: Rewrapped) -> None:
     if isinstance(why, KmsUnavailable):
-        raise KmsUnavailable(f"{why}; {done.rewrapped} keys were rewrapped before", hint=_AGAIN) from why
+        raise why
     done.failed.append((row.id, str(why)))
 
 

@@ -134,7 +134,8 @@ def searched(target: Target, column: ColumnElement[Any]) -> tuple[ColumnElement[
 def term(value: Any, kind: TypeEngine[Any], *, many: bool) -> ColumnElement[Any]:
     """Return a parameter that is encrypted when the statement is executed, not before."""
     if isinstance(value, BindParameter):
-        return type_coerce(value, kind)
+        typed: ColumnElement[Any] = type_coerce(value, kind).typed_expression
+        return typed
     return bindparam(None, list(value) if many else value, type_=kind, unique=True, expanding=many)
 
 

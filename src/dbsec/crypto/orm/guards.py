@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ClauseElement,
     ColumnElement,
     CompoundSelect,
@@ -66,7 +67,8 @@ def _walk(element: ClauseElement, user: ClauseElement) -> None:
         _judge_distinct(element)
     serves = user if isinstance(element, _TRANSPARENT) else element
     for child in element.get_children():
-        if _is_encrypted(child) and not isinstance(child, _TRANSPARENT):
+        # a parameter is no ciphertext: it passes only if we have encrypted it
+        if _is_encrypted(child) and not isinstance(child, (*_TRANSPARENT, BindParameter)):
             _judge_use(child, serves)
         if not isinstance(child, TableClause):
             _walk(child, serves)
@@ -157,4 +159,5 @@ def _shown(user: Any) -> str:
     if isinstance(user, BinaryExpression | UnaryExpression):
         operator = user.operator or user.modifier
         return NAMES.get(operator) or str(getattr(operator, "__name__", "an operator"))
-    return type(user).__name__.upper()
+    shown = type(user).__name__
+    return "DISTINCT ON" if shown == "DistinctOnClause" else shown.upper()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, LargeBinary, Table, type_coerce
@@ -20,6 +20,7 @@ from dbsec.crypto.orm.attached import attached
 from dbsec.crypto.orm.errors import UnboundParameter, Unsearchable
 from dbsec.crypto.orm.parts import Kind, sent, tenant_text
 from dbsec.crypto.orm.plan import Target, plan_of
+from dbsec.crypto.orm.waiting import apart
 from dbsec.crypto.scope import EVERY_TENANT, SCOPE, current
 
 _INT8 = struct.Struct(">q")
@@ -114,7 +115,8 @@ def decrypting(dialect: Dialect, target: Target) -> Process:
             raw = reader.decrypt(blob, row)
         else:
             batches.check_mode(column, blob)
-            raw = envelope.decrypt(blob, field, tenant=tenant, row=row)
+            act = partial(envelope.decrypt, blob, field, tenant=tenant, row=row)
+            raw = act() if deterministic else apart(dialect, act)
         if not text:
             return raw
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Column, Connection, Insert, Update
@@ -17,6 +18,7 @@ from dbsec.crypto.orm.parts import Kind, tenant_text, tenant_value
 from dbsec.crypto.orm.plan import TablePlan, Target, plan_of
 from dbsec.crypto.orm.told import EXPRESSION, Params, Statement, Told
 from dbsec.crypto.orm.types import BlindIndexed, Ciphertext, IndexBytes, IndexNumber
+from dbsec.crypto.orm.waiting import apart
 from dbsec.crypto.scope import SCOPE, current_tenant
 
 _Executed = tuple[Any, Sequence[Params], Mapping[str, Any]]
@@ -77,16 +79,19 @@ class _Write:
             raise UnboundParameter(
                 f"'{column.field}' would be computed by the server, which has no key", hint="compute it in the program"
             )
-        envelope = attached(self._connection.dialect).envelope
-        tenants = self._tenants_of(target) if any(value is not None for value in values) else [""] * len(values)
+        # an INSERT in the scope of a tenant says whose row it is, whatever else it says
+        asked = any(value is not None for value in values) or (self._is_insert and isinstance(SCOPE.get(), str))
+        tenants = self._tenants_of(target) if asked else [""] * len(values)
         rows = self._rows_of(target, values)
-        blobs = batches.encrypt(envelope, column, values, tenants, rows)
+        dialect = self._connection.dialect
+        envelope = attached(dialect).envelope
+        blobs = apart(dialect, partial(batches.encrypt, envelope, column, values, tenants, rows))
         told.put(target.column.key, [None if blob is None else Ciphertext(blob) for blob in blobs])
         for companion in target.indexes:
             assert isinstance(companion.type, BlindIndexed)
             how = companion.type.how
             mark = IndexNumber if how.integer else IndexBytes
-            made = batches.index(envelope, column, how, values, tenants)
+            made = apart(dialect, partial(batches.index, envelope, column, how, values, tenants))
             told.put(companion.key, [None if value is None else mark(value) for value in made])
 
     # --- whose row it is

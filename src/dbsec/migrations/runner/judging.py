@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,7 +46,7 @@ def of_contract(
         gate = Gate(target.settings, target.release or target.settings.release, contract.number)
         found = gate.obstacles(seen)
         since = max((one.last_seen for one in seen.sightings if gate.old(one.name)), default=None)
-    return [*_of_backfills(target, connection, now.series(contract), since, thorough=thorough), *found]
+    return [*_of_backfills(target, connection, now, contract, since, thorough=thorough), *found]
 
 
 def let_through(now: Standing, migration: Migration) -> bool:
@@ -62,15 +62,18 @@ def look(target: Target, connection: psycopg.Connection[Any]) -> Seen:
 def _of_backfills(
     target: Target,
     connection: psycopg.Connection[Any],
-    series: Sequence[Migration],
+    now: Standing,
+    contract: Migration,
     since: datetime | None,
     *,
     thorough: bool,
 ) -> list[Obstacle]:
     found: list[Obstacle] = []
-    for one in series:
+    for one in now.series(contract):
         if one.kind is FileKind.BACKFILL:
-            found += filter(None, [backfilling.unverified(connection, one, since, thorough=thorough)])
+            settled = now.settled(one, contract)
+            seen, again = (None, False) if settled else (since, thorough)
+            found += filter(None, [backfilling.unverified(connection, one, seen, thorough=again)])
         elif one.check is None:
             message = f"'{one.path.name}' fills rows, and no check says whether all of them are"
             hint = f"write {one.label}.check.sql"

@@ -74,6 +74,11 @@ class Standing:
                 found.append(migration)
         return found
 
+    def settled(self, backfill: Migration, contract: Migration) -> bool:
+        """Tell whether an applied contract between the two has judged it: what the backfill read may be gone."""
+        between = (one for one in self.migrations.values() if backfill.number < one.number < contract.number)
+        return any(one.phase is Phase.CONTRACT and self._is(one.number, State.APPLIED) for one in between)
+
     def _is(self, number: int, state: State) -> bool:
         return number in self.entries and self.entries[number].state is state
 

@@ -134,7 +134,8 @@ class Runner:
     def _gate(self, now: Standing, migration: Migration) -> list[Obstacle]:
         if judging.let_through(now, migration):
             return []
-        return judging.of_contract(self.target, self.machine.connection, now, migration)
+        # read again: a contract of this very run may have dropped what an earlier backfill read
+        return judging.of_contract(self.target, self.machine.connection, self.standing(), migration)
 
     def _apply(self, migration: Migration) -> bool:
         connection, progress = self.machine.connection, self.target.progress

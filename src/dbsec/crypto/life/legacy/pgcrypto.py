@@ -1,6 +1,8 @@
 """What pgp_sym_encrypt of pgcrypto made, read in this process: the passphrase never travels in SQL.
 
-Binary, or ASCII armor. Source: RFC 4880, 3.7 (S2K), 4.2 (packets), 5.3, 5.7, 5.9, 5.13, 13.9.
+Binary, or ASCII armor. Where the server's OpenSSL 3 has no legacy provider, pgcrypto "encrypts" by bf and cast5 without
+a cipher: it reports no error, the text stands in the column in clear, and any passphrase gives it back. Such values are
+read too, and a warning says so. Source: RFC 4880, 3.7 (S2K), 4.2 (packets), 5.3, 5.7, 5.9, 5.13, 13.9.
 """
 
 from __future__ import annotations
@@ -8,9 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm, algorithms
@@ -27,6 +31,7 @@ with warnings.catch_warnings():  # OpenPGP is what it is
     except ImportError:  # where it has not moved yet
         from cryptography.hazmat.primitives.ciphers.modes import CFB
 
+_LOG = logging.getLogger(__name__)
 _SESSION_KEY, _ENCRYPTED, _COMPRESSED, _LITERAL, _PROTECTED, _MDC = 3, 9, 8, 11, 18, 19
 _HASHES = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512", 11: "sha224"}
 _CIPHERS: dict[int, tuple[Callable[[bytes], CipherAlgorithm], int, int]] = {
@@ -37,7 +42,12 @@ _CIPHERS: dict[int, tuple[Callable[[bytes], CipherAlgorithm], int, int]] = {
     8: (algorithms.AES, 24, 16),
     9: (algorithms.AES, 32, 16),
 }
-_INFLATED = {0: lambda raw: raw, 1: lambda raw: zlib.decompress(raw, -15), 2: zlib.decompress}
+_MAY_BE_CLEAR = (3, 4)
+_INFLATED: dict[int, Callable[[bytes], bytes]] = {
+    0: lambda raw: raw,
+    1: lambda raw: zlib.decompress(raw, -15),
+    2: zlib.decompress,
+}
 
 
 def _open(keys: Sequence[Secret], _: str) -> Reader:
@@ -60,9 +70,9 @@ def _message(raw: bytes, passphrase: bytes) -> bytes:
         if tag == _SESSION_KEY:
             number, key = _session_key(body, passphrase)
         elif tag == _PROTECTED and key:
-            return _literal(_protected(body, number, key))
+            return _decrypted(_protected, body, number, key)
         elif tag == _ENCRYPTED and key:
-            return _literal(_resynced(body, number, key))
+            return _decrypted(_resynced, body, number, key)
     raise ValueError("no encrypted data")
 
 
@@ -94,9 +104,25 @@ def _derived(digest: str, salted: bytes, count: int, size: int) -> bytes:
     return found[:size]
 
 
-def _protected(body: bytes, number: int, key: bytes) -> bytes:
+def _decrypted(packet: Callable[[bytes, int, int, bytes], bytes], body: bytes, number: int, key: bytes) -> bytes:
+    """Decrypt; where nothing was encrypted, take it as it stands."""
+    try:
+        return _literal(packet(body, number, _CIPHERS[number][2], key))
+    except ValueError:
+        if number not in _MAY_BE_CLEAR:
+            raise
+        found = _literal(packet(body, number, _CIPHERS[number][2], b""))
+        _warn_once()
+        return found
+
+
+@cache
+def _warn_once() -> None:
+    _LOG.warning("pgcrypto has stored values in clear: its server had no legacy ciphers (bf, cast5)")
+
+
+def _protected(body: bytes, number: int, block: int, key: bytes) -> bytes:
     """Decrypt data with its modification detection code, which is checked."""
-    block = _CIPHERS[number][2]
     if body[0] != 1:
         raise ValueError("this version is not known")
     plain = _cfb(number, key, bytes(block), body[1:])
@@ -109,9 +135,8 @@ def _protected(body: bytes, number: int, key: bytes) -> bytes:
     return signed[block + 2 : -2]
 
 
-def _resynced(body: bytes, number: int, key: bytes) -> bytes:
+def _resynced(body: bytes, number: int, block: int, key: bytes) -> bytes:
     """Decrypt data without such a code (disable-mdc=1): only the passphrase is checked, by two bytes."""
-    block = _CIPHERS[number][2]
     start = _cfb(number, key, bytes(block), body[: block + 2])
     if start[block:] != start[block - 2 : block]:
         raise ValueError("not of this passphrase")
@@ -119,7 +144,11 @@ def _resynced(body: bytes, number: int, key: bytes) -> bytes:
 
 
 def _cfb(number: int, key: bytes, iv: bytes, data: bytes) -> bytes:
-    decryptor = Cipher(_CIPHERS[number][0](key), CFB(iv)).decryptor()
+    """Decrypt; without a key there was no cipher."""
+    if not key:
+        return data
+    make, *_ = _CIPHERS[number]
+    decryptor = Cipher(make(key), CFB(iv)).decryptor()
     return decryptor.update(data) + decryptor.finalize()
 
 

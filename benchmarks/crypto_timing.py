@@ -1,6 +1,6 @@
 """How long a refused decryption takes, by its cause: whoever may write a column and ask the service could measure it.
 
-Causes under one cached key (tag, nonce, ciphertext, row, version) take one way through the code, and must not differ
+Causes under one cached key (tag, nonce, ciphertext, row) take one way through the code, and must not differ
 beyond noise. A value that names another key, or is no value at all, takes another way: its writer knows that himself.
 ``unknown key`` asks the keyring each time, here in memory; over PostgreSQL it takes the time of a session more.
 """

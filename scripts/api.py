@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import dbsec
 
@@ -61,8 +61,8 @@ def signature(value: Any) -> str:
         return f" = {' | '.join(member.name for member in value)}"  # how one is called differs between Pythons
     if isinstance(value, property):
         return f" -> {_type(inspect.signature(value.fget).return_annotation)!r}" if value.fget else ""
-    if not callable(value):
-        return f" = {value!r}"
+    if not callable(value) or get_origin(value) is not None:
+        return f" = {value!r}"  # a type alias can be called too
     if getattr(value, "_is_protocol", False):
         return ""
     found = inspect.signature(value)

@@ -117,7 +117,7 @@ def envelope() -> str:
                 "dbsec.keyring, one row a key",
                 [
                     "id 7, tenant, context, purpose",
-                    "wrapped DEK (opens in the KMS alone)",
+                    "wrapped DEK: the KMS opens it",
                     "commitment: HKDF of the DEK",
                     "salt, generation, state",
                     "used: encryptions leased of 2^32",
@@ -195,7 +195,12 @@ def hierarchy() -> str:
         ),
         arrow((390, 94), (230, 150), said="wraps", at=(262, 118)),
         arrow((470, 94), (630, 150), said="wraps", at=(572, 118)),
-        text(20, 284, "HKDF-SHA256 with the row's salt; the info names purpose, tenant, context, column", "small"),
+        text(
+            20,
+            470,
+            "Subkeys: HKDF-SHA256 with the row's salt; the info names purpose, tenant, context and column.",
+            "small",
+        ),
     ]
     for x, kind, title, column, use in subkey:
         parts.append(box(x, 300, 190, 62, kind, title, [f"of one column: {column}"]))
@@ -203,7 +208,7 @@ def hierarchy() -> str:
         parts.append(arrow((x + 95, 362), (x + 95, 400)))
     parts += [arrow((230, 246), (115, 300)), arrow((230, 246), (325, 300))]
     parts += [arrow((630, 246), (535, 300)), arrow((630, 246), (745, 300))]
-    return picture(460, "The hierarchy of keys: a KEK wraps DEKs, HKDF makes a subkey of each column", parts)
+    return picture(490, "The hierarchy of keys: a KEK wraps DEKs, HKDF makes a subkey of each column", parts)
 
 
 def life() -> str:
@@ -244,7 +249,7 @@ def life() -> str:
                     "is a new column with its own index; UNIQUE holds meanwhile.",
                 ],
             ),
-            text(480, 372, "A disabled KEK: as destroyed, until it is enabled again.", "small"),
+            text(480, 372, "A disabled KEK: closed until it is enabled.", "small"),
         ],
     )
 

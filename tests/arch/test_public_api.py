@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 
@@ -65,7 +65,7 @@ def untyped(value: Any) -> list[str]:
     for name, function in {"": value, **api.methods(value)}.items():
         if isinstance(function, property):
             function = function.fget
-        if inspect.isclass(function) or not callable(function):
+        if inspect.isclass(function) or not callable(function) or get_origin(function) is not None:
             continue
         signature = inspect.signature(function)
         parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]

@@ -1,4 +1,4 @@
-"""Why a live table gets a CHECK and not a DOMAIN: adding a column of a domain with a constraint writes the table anew."""
+"""Why a live table gets a CHECK and not a DOMAIN: to add a column of a domain with a constraint rewrites it."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def run(orm_engine: Any, orm_bed: Any, tmp_path: Path) -> Callable[[Act], None]:
 
 def test_every_path_works_on_an_async_engine(run: Callable[[Act], None]) -> None:
     async def act(engine: AsyncEngine, bench: Bench) -> None:
-        async with AsyncSession(engine) as session:
+        async with AsyncSession(engine, expire_on_commit=False) as session:
             with tenant_scope(ACME):
                 user = User(name="n", tenant_id=ACME, phone="+49 1", email="e")
                 user.orders = [Order(tenant_id=ACME, number=1, note="note")]

@@ -1,4 +1,4 @@
-"""What a service's role may do with the keyring: read it, add a key, count encryptions; neither change nor delete one."""
+"""What a service's role may do with the keyring: read it, add a key, count encryptions; never change or delete one."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ class Keyring:
                 try:
                     loaded = self._load(rows[0])
                 except (KmsRefused, KeyMissing) as exc:
-                    _LOG.warning("key %d of '%s' cannot be used: %s", key_id, place.context, exc)
+                    _LOG.info("key %d of '%s' cannot be used: %s", key_id, place.context, exc)
                     raise DecryptionFailed(str(place), key_id=key_id) from None  # the cause is for the log alone
         if not _is_of(loaded.row, tenant, place, purpose):
             raise DecryptionFailed(str(place), key_id=key_id)

@@ -222,3 +222,18 @@ def test_a_kms_that_is_away_before_the_proof_leaves_the_keyring_as_it_was(scene,
     assert {row.state for row in scene.keyring()} == {"active"}
     assert shredder(scene).shred("acme", open_admin(bao.uri("acme"), environ={})).outcome is Outcome.PASS
     bao.stop()
+
+
+def test_a_kek_that_the_kms_does_not_show_is_gone_only_if_somebody_says_so(scene):
+    """Absent and forbidden look the same: an expired token must not pass for a destruction."""
+    scene.fill(4)
+    (scene.folder / "acme.json").unlink()
+    with pytest.raises(KmsRefused) as refused:
+        shredder(scene).shred("acme", scene.admin("acme"))
+    assert refused.value.hint
+    assert {row.state for row in scene.keyring()} == {"active"}
+    done = shredder(scene).shred("acme", scene.admin("acme"), kek_is_gone=True)
+    assert "gone already" in done.note
+    # no value opened before it either: that they do not open now proves nothing
+    found = {one.name: one.outcome for one in done.proofs}
+    assert (found["live: values of the tenant decrypt"], done.outcome) == (Outcome.ERROR, Outcome.ERROR)

@@ -115,7 +115,7 @@ def releases() -> Iterator[tuple[Release, Release]]:
         folder = Path(made)
         folder.chmod(0o755)
         who = account.server_account(Silent())
-        clusters = Clusters(folder / "clusters", 17, account=who, free_port=lambda: ports.free(1)[0])
+        clusters = Clusters(folder, 17, account=who, free_port=lambda: ports.free(1)[0])
         cluster = clusters.create()
         started: list[process.ProcessId] = []
         try:

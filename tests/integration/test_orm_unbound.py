@@ -113,6 +113,26 @@ def test_a_write_that_cannot_be_bound_is_refused_before_the_server_sees_it(
     assert session.connection().exec_driver_sql("SELECT count(*) FROM shop.users").scalar_one() == 0
 
 
+def test_an_index_is_filled_by_us_alone(session: Session) -> None:
+    with pytest.raises(UnboundParameter, match="'phone_bidx' is filled from 'phone'"):
+        session.execute(insert(User).values(name="n", tenant_id=ACME, phone_bidx=5))
+
+
+def test_what_is_read_past_the_column_raises_and_is_not_handed_out(session: Session) -> None:
+    session.add(User(name="n", tenant_id=ACME, phone=CANARY))
+    session.flush()
+    session.expunge_all()
+    past = (
+        select(User).from_statement(text("SELECT * FROM shop.users")),
+        text("SELECT phone FROM shop.users").columns(User.phone),
+        select(select(User.phone).subquery().c.phone),
+        select(select(User.id, User.phone).cte().c.phone),
+    )
+    for statement in past:
+        with pytest.raises(UnboundParameter):
+            session.execute(statement).all()
+
+
 def test_no_parameter_is_printed_where_a_value_slips_by(session: Session) -> None:
     """SQLAlchemy wraps what is raised while it makes parameters, and prints them: not what we raise."""
     typed = bindparam("p", type_=User.__table__.c.phone.type)
@@ -145,10 +165,11 @@ def test_what_the_program_gave_is_not_changed(session: Session) -> None:
     rows = [{"name": "n", "tenant_id": ACME, "phone": CANARY} for _ in range(2)]
     statement = insert(User).values(name="n", tenant_id=ACME, phone=CANARY)
     session.execute(insert(User), rows)
+    session.connection().execute(insert(USERS), rows)
     for _ in range(2):
         session.execute(statement)
     assert rows == [{"name": "n", "tenant_id": ACME, "phone": CANARY}] * 2
-    assert session.scalars(select(User.phone)).all() == [CANARY] * 4
+    assert session.scalars(select(User.phone)).all() == [CANARY] * 6
 
 
 def test_a_row_must_say_whose_it_is_or_the_scope_must(orm_engine: Any) -> None:

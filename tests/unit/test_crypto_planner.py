@@ -66,7 +66,7 @@ def test_a_lookup_fetches_as_many_strangers_as_forecast():
     assert vain == pytest.approx(chosen.strangers_per_lookup, rel=0.1)
 
 
-@given(st.integers(1, 2**70))
+@given(st.integers(1, 2**50))  # above, a float no longer tells (D-1) from D
 def test_an_index_that_hides_keeps_coincidences_between_two_and_the_root(distinct):
     bits = hiding_bits(distinct)
     if bits is None:

@@ -216,7 +216,7 @@ class Envelope:
             return cipher.decrypt(parsed.body[:NONCE_BYTES], parsed.body[NONCE_BYTES:], aad)
         except (InvalidTag, ValueError, KmsRefused) as exc:
             if isinstance(exc, KmsRefused):
-                _LOG.warning("the inline key of a value of '%s' cannot be used: %s", field, exc)
+                _LOG.info("the inline key of a value of '%s' cannot be used: %s", field, exc)
             raise DecryptionFailed(str(field)) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -25,19 +25,26 @@ _PURGED_AT_ONCE = 10
 
 
 def once(
-    session: Session, tenant: UUID, key: str | None, path: str, body: BaseModel, write: Callable[[], dict[str, Any]]
+    session: Session,
+    tenant: UUID,
+    key: str | None,
+    path: str,
+    body: BaseModel,
+    write: Callable[[], dict[str, Any]],
+    *,
+    secret: bytes,
 ) -> Response:
     """Run ``write`` and answer 201 with what it returns; for a key that was used, answer as then without writing.
 
-    What ``write`` returns is stored in clear: it names the new row and holds nothing personal.
+    What ``write`` returns is stored in clear: it names the new row and holds nothing personal. Of the request an HMAC
+    under ``secret`` is stored, for a phone is soon guessed from a plain hash.
     Locks: the row of the key; a concurrent request with the same key waits for the first one's commit.
     Errors: ``Problem`` 422 where the key came with another request.
     """
     if key is None:
         return _answer(201, json.dumps(write()))
-    digest = hashlib.sha256(
-        canonical.length_prefixed([path.encode(), canonical.json_bytes(body.model_dump())])
-    ).digest()
+    told = canonical.length_prefixed([path.encode(), canonical.json_bytes(body.model_dump())])
+    digest = hmac.digest(secret, told, "sha256")
     if not _claim(session, tenant, key, digest):
         return _replay(session, tenant, key, digest)
     answer = json.dumps(write())

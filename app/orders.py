@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -80,7 +81,8 @@ def list_orders(
 def create_order(new: NewOrder, tenant: CurrentTenant, service: Here, key: idempotency.Key = None) -> Response:
     """Place an order for a user of this tenant."""
     with service.database.session() as session:
-        return idempotency.once(session, tenant, key, ROUTER.prefix, new, lambda: _insert(session, tenant, new))
+        write = partial(_insert, session, tenant, new)
+        return idempotency.once(session, tenant, key, ROUTER.prefix, new, write, secret=service.request_key)
 
 
 def _position(cursors: Cursors, cursor: str) -> tuple[datetime, int]:

@@ -14,6 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 
+from dbsec.kms import KmsUnavailable
+
 LOG = logging.getLogger("app")
 
 
@@ -67,6 +69,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(DBAPIError, _on_database)
+    app.add_exception_handler(KmsUnavailable, _on_kms)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -96,6 +99,11 @@ async def _on_database(_: Request, exc: Exception) -> Response:
     if isinstance(exc, OperationalError | InterfaceError) or exc.connection_invalidated:
         return unavailable().response()
     return _internal().response()
+
+
+async def _on_kms(_: Request, exc: Exception) -> Response:
+    LOG.error("%s", exc)
+    return Problem(503, "keys-unavailable", "the keys cannot be had", headers={"Retry-After": "1"}).response()
 
 
 async def _on_bug(_: Request, __: Exception) -> Response:

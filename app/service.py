@@ -35,6 +35,7 @@ class Service:
         self.database = Database(settings.conninfo, max_size=settings.pool_max, envelope=envelope)
         self.sessions = Sessions(settings.subkey("session"), settings.service, lifetime_s=settings.session_s)
         self.cursor_key = settings.subkey("cursor")
+        self.request_key = settings.subkey("idempotency")
         self.people = People.of(settings, lambda: self.flags)
         self.requests = TokenBuckets(settings.rate_per_s)
         self.logins = TokenBuckets(settings.rate_per_s)

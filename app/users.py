@@ -87,7 +87,7 @@ def create_user(new: NewUser, tenant: CurrentTenant, service: Here, key: idempot
     """Create a user; the answer holds its id and time, and repeats nothing personal."""
     with service.database.session() as session:
         write = partial(_insert, session, service.people, tenant, new)
-        return idempotency.once(session, tenant, key, ROUTER.prefix, new, write)
+        return idempotency.once(session, tenant, key, ROUTER.prefix, new, write, secret=service.request_key)
 
 
 def _found(session: Session, people: People, tenant: UUID, which: ColumnElement[bool]) -> list[UserView]:

@@ -50,14 +50,13 @@ class Release:
     base_url: str
     tenant: Tenant
     known: list[dict[str, str]]
-    token: str = ""
 
     def client(self) -> httpx.Client:
         """Return a client that is logged in."""
-        client = httpx.Client(base_url=self.base_url, timeout=15, trust_env=False)
         login = {"tenant": self.tenant.slug, "api_key": self.tenant.api_key.reveal()}
-        client.headers["Authorization"] = f"Bearer {client.post('/v1/login', json=login).json()['token']}"
-        return client
+        reply = httpx.post(f"{self.base_url}/v1/login", json=login, timeout=15, trust_env=False)
+        headers = {"Authorization": f"Bearer {reply.raise_for_status().json()['token']}"}
+        return httpx.Client(base_url=self.base_url, timeout=15, trust_env=False, headers=headers)
 
 
 def new_user() -> dict[str, str]:

@@ -61,6 +61,8 @@ def signature(value: Any) -> str:
         return f" = {' | '.join(member.name for member in value)}"  # how one is called differs between Pythons
     if isinstance(value, property):
         return f" -> {_type(inspect.signature(value.fget).return_annotation)!r}" if value.fget else ""
+    if isinstance(value, dict):
+        return f" = {sorted(value)}"  # functions in it have addresses
     if not callable(value) or get_origin(value) is not None:
         return f" = {value!r}"  # a type alias can be called too
     if getattr(value, "_is_protocol", False):

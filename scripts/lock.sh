@@ -32,7 +32,7 @@ done
 for peer in alembic aws-encryption-sdk sqlalchemy-utils squawk-cli sslyze tink; do
     case $peer in
         aws-encryption-sdk) asked="$peer[MPL]" ;;
-        sqlalchemy-utils) asked="$peer sqlalchemy cryptography" ;;
+        sqlalchemy-utils) asked="$peer sqlalchemy cryptography psycopg[binary]" ;;
         *) asked=$peer ;;
     esac
     printf '%s\n' $asked >"$scratch/$peer.in"

@@ -15,8 +15,9 @@ import pytest
 
 from dbsec.crypto import CryptoSettings, Envelope, KeyRow, open_envelope, settings
 from dbsec.crypto.life import rows, tables
-from dbsec.kms import Kms, open_kms
+from dbsec.kms import Kms, Patience, open_kms
 from dbsec.kms.kek_file import Cost
+from dbsec.kms.port import PATIENCE
 from dbsec.kms.schemes.file_kek import FileKekAdmin
 from dbsec.pg import Conninfo, connect, own
 from dbsec.secret import Secret
@@ -79,8 +80,8 @@ class Scene:
     def connect(self) -> Callable[[], psycopg.Connection[Any]]:
         return partial(connect, self.conninfo)
 
-    def kms(self) -> Kms:
-        return open_kms(self.kms_uri, environ={})
+    def kms(self, patience: Patience = PATIENCE) -> Kms:
+        return open_kms(self.kms_uri, environ={}, patience=patience)
 
     def admin(self, tenant: str) -> FileKekAdmin:
         return FileKekAdmin(self.folder / f"{tenant}.json", lambda: Secret(PASSPHRASE), cost=CHEAP)

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from dbsec.clock import SystemClock
 from dbsec.crypto import DecryptionFailed, open_envelope
 from dbsec.crypto.life import reencrypt, retiring, rewrap, rotation
 from dbsec.crypto.life.shredding import Shredder
@@ -19,6 +20,13 @@ from dbsec.kms import KmsRefused, KmsUnavailable, open_admin
 from dbsec.lab import ports
 from dbsec.pg import connect
 from dbsec.pg.instance import Instance
+
+
+class Hurried(SystemClock):
+    """A clock on which patience ends ten times as soon."""
+
+    def monotonic(self):
+        return 10 * super().monotonic()
 
 
 def shredder(scene):
@@ -210,13 +218,15 @@ def test_a_kms_that_is_away_before_the_proof_leaves_the_keyring_as_it_was(scene,
     scene.kms_uri = bao.uri("{tenant}")
     scene.fill(4)
 
+    hurried = Shredder(scene.settings, scene.connect, {}, clock=Hurried())
+
     def observe(step, edge):
         if step == "destroy the KEK" and edge == "after-record":
             bao.pause()
 
     try:
         with pytest.raises(KmsUnavailable):
-            shredder(scene).shred("acme", open_admin(bao.uri("acme"), environ={}), observer=observe)
+            hurried.shred("acme", open_admin(bao.uri("acme"), environ={}), observer=observe)
     finally:
         bao.resume()
     assert {row.state for row in scene.keyring()} == {"active"}

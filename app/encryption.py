@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
+from app.settings import number
 from dbsec.crypto import (
     BlindIndex,
     CryptoSettings,
@@ -36,14 +37,15 @@ Row = Mapping[str, Any]
 def open_for(environ: Mapping[str, str], conninfo: Callable[[], Conninfo]) -> Envelope:
     """Open the KMS of ``APP_KMS`` (a URI; ``APP_KMS_TOKEN`` refers to its token), with the keyring in our database.
 
-    Errors: ``ConfigError``.
+    ``APP_KEY_TTL_S``: how long a key serves before it is asked for again. Errors: ``ConfigError``.
     """
     uri = environ.get("APP_KMS", "")
     if not uri:
         raise ConfigError("APP_KMS is not set", hint="export APP_KMS='vault-transit://HOST:8200/transit/app-{tenant}'")
     if token := environ.get("APP_KMS_TOKEN", ""):
         uri += ("&" if "?" in uri else "?") + f"token={quote(token, safe=':/')}"
-    return open_envelope(CryptoSettings(kms=uri), lambda: connect(conninfo()), environ)
+    ttl = f"{number(environ, 'APP_KEY_TTL_S', 300, most=86_400):g}s"
+    return open_envelope(CryptoSettings.model_validate({"kms": uri, "ttl": ttl}), lambda: connect(conninfo()), environ)
 
 
 @cache

@@ -55,14 +55,14 @@ class Settings:
             environ=environ,
             dsn=_required(environ, "APP_DSN"),
             session_key=key,
-            session_s=int(_number(environ, "APP_SESSION_S", 900, most=86_400)),
+            session_s=int(number(environ, "APP_SESSION_S", 900, most=86_400)),
             service=environ.get("APP_SERVICE", "orders"),
             release=environ.get("APP_RELEASE", "dev"),
             flags_file=Path(flags) if flags else None,
             encrypted=_columns(environ, "APP_ENCRYPTED"),
             changing=_columns(environ, "APP_CHANGING"),
-            rate_per_s=_number(environ, "APP_RATE_PER_S", 100, most=1_000_000),
-            pool_max=int(_number(environ, "APP_POOL_MAX", 8, most=1000)),
+            rate_per_s=number(environ, "APP_RATE_PER_S", 100, most=1_000_000),
+            pool_max=int(number(environ, "APP_POOL_MAX", 8, most=1000)),
         )
 
     def conninfo(self) -> Conninfo:
@@ -106,7 +106,8 @@ def _columns(environ: Mapping[str, str], name: str) -> frozenset[str]:
     return told
 
 
-def _number(environ: Mapping[str, str], name: str, default: float, *, most: float) -> float:
+def number(environ: Mapping[str, str], name: str, default: float, *, most: float) -> float:
+    """Read a number from 1 to ``most``. Errors: ``ConfigError`` naming the variable."""
     try:
         value = float(environ.get(name, default))
     except ValueError as exc:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from dbsec.crypto.columns import EncryptedColumn, Mode
 from dbsec.crypto.envelope import Envelope, Row
 from dbsec.crypto.errors import DecryptionFailed
-from dbsec.crypto.format import HEADER, VERSION, Algorithm
-from dbsec.crypto.lookup import BlindIndex, normalised
+from dbsec.crypto.format import VERSION, Algorithm, parse
+from dbsec.crypto.lookup import BlindIndex, Normal, normalised
 from dbsec.errors import UsageError
 
 DETERMINISTIC = bytes([VERSION << 4 | Algorithm.AES_256_SIV])  # the second byte of a value
@@ -27,10 +28,10 @@ def encrypt(
     """Encrypt a column of many rows, each under its own tenant's key; None stays None."""
     made: list[bytes | None] = [None] * len(values)
     for tenant, places in by_tenant(values, tenants).items():
-        raw = [to_bytes(column, values[n]) for n in places]
-        blobs = _of_one_tenant(envelope, column, raw, tenant, [rows[n] for n in places])
         if len(places) == len(made):
-            return list(blobs)
+            return list(_of_one_tenant(envelope, column, all_bytes(column, values), tenant, rows))
+        raw = all_bytes(column, [values[n] for n in places])
+        blobs = _of_one_tenant(envelope, column, raw, tenant, [rows[n] for n in places])
         for n, blob in zip(places, blobs, strict=True):
             made[n] = blob
     return made
@@ -42,8 +43,9 @@ def _of_one_tenant(
     if column.mode is Mode.RANDOMISED:
         return envelope.encrypt_many(raw, column.field, tenant=tenant, rows=rows)
     if column.mode is Mode.DETERMINISTIC:
-        write = envelope.encrypt_deterministic
-        return [write(value, column.field, tenant=tenant, generation=column.generation) for value in raw]
+        envelope.keyring.allow_deterministic(column.field)
+        write = envelope.keyring.lookup(tenant, column.field, column.generation).encrypt
+        return [write(value) for value in raw]
     pairs = zip(raw, rows, strict=True)
     return [envelope.encrypt_inline(value, column.field, tenant=tenant, row=row) for value, row in pairs]
 
@@ -57,14 +59,14 @@ def index(
 ) -> list[bytes | int | None]:
     """Return the blind indexes of a column's values; of None it is None."""
     made: list[bytes | int | None] = [None] * len(values)
-    wanted = _TYPES[column.type]
+    plain = how.normal is Normal.NONE
     for tenant, places in by_tenant(values, tenants).items():
+        mine = values if len(places) == len(made) else [values[n] for n in places]
+        raw = all_bytes(column, mine)
+        forms = raw if plain else [normalised(value, how.normal) for value in mine if value is not None]
         key = envelope.keyring.lookup(tenant, column.field, how.generation)
-        for n in places:
-            value = values[n]
-            if not isinstance(value, wanted):
-                raise _of_another_type(column, value)
-            made[n] = key.index(normalised(value, how.normal), how)
+        for n, form in zip(places, forms, strict=True):
+            made[n] = key.index(form, how)
     return made
 
 
@@ -88,8 +90,10 @@ def refused(column: EncryptedColumn, blob: bytes) -> DecryptionFailed:
 
 def key_id(blob: bytes) -> int | None:
     """Return the key that a value's header names, None where it names none."""
-    by_reference = len(blob) >= HEADER.size and blob[1] != VERSION << 4 | Algorithm.AES_256_GCM_INLINE
-    return int(HEADER.unpack_from(blob)[2]) if by_reference else None
+    try:
+        return parse(blob).key_id
+    except ValueError:
+        return None
 
 
 def term(envelope: Envelope, column: EncryptedColumn, how: BlindIndex | None, value: Value, tenant: str) -> bytes | int:
@@ -109,6 +113,14 @@ def by_tenant(values: Sequence[Any], tenants: Sequence[str]) -> dict[str, Sequen
         if value is not None:
             found.setdefault(tenants[n], []).append(n)  # type: ignore[attr-defined]
     return found
+
+
+def all_bytes(column: EncryptedColumn, values: Sequence[Any]) -> list[bytes]:
+    """Return values as they are encrypted; where all are of the usual type, in a fifth of the time."""
+    if set(map(type, values)) == {str} and column.type == "text":
+        with suppress(UnicodeEncodeError):  # which of them it is, the longer way tells
+            return [value.encode() for value in values]
+    return [to_bytes(column, value) for value in values]
 
 
 def to_bytes(column: EncryptedColumn, value: Any) -> bytes:

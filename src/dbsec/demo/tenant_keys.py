@@ -14,9 +14,11 @@ from dbsec.kms import open_admin
 from dbsec.secret import Secret
 
 KMS, TOKEN = "APP_KMS", "APP_KMS_TOKEN"
+TTL_S = 5  # in production minutes: here a key that was rotated is to be seen in the same run
 _POLICY = """
 path "transit/encrypt/app-*" { capabilities = ["update"] }
 path "transit/decrypt/app-*" { capabilities = ["update"] }
+path "transit/rewrap/app-*"  { capabilities = ["update"] }
 path "transit/keys/app-*"    { capabilities = ["read"] }
 """
 
@@ -40,7 +42,7 @@ class TenantKeys:
     @property
     def settings(self) -> dict[str, str]:
         """What a process that encrypts is told, but for its token."""
-        return {KMS: self.uri}
+        return {KMS: self.uri, "APP_KEY_TTL_S": str(TTL_S)}
 
     @property
     def credentials(self) -> dict[str, Secret]:

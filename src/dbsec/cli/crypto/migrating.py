@@ -44,8 +44,8 @@ def migrate_from(
     """Read what another library has encrypted, encrypt it as the column is declared, and compare every row.
 
     The old key stays in this process: what pgcrypto made is not decrypted in SQL. The old column stays as it is; while
-    a release still writes it, the phases of dbsec migrate new encrypt-column keep both in step. Exit code 0: every row
-    is right; 1: some are left or wrong; 3: broken off, the same goes on.
+    a release still writes it, the phases of dbsec migrate new expand-contract encrypt-column keep both in step. Exit
+    code 0: every row is right; 1: some are left or wrong; 3: broken off, the same goes on.
     """
     from dbsec.cli.crypto import _walking as walking
     from dbsec.crypto.life import legacy

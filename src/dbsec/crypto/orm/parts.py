@@ -26,6 +26,11 @@ class Kind:
     sent: Callable[[ColumnElement[Any]], ColumnElement[Any]]
     read: Callable[[bytes], RowPart]
     normal: Callable[[Any], RowPart | None]
+    type: type
+
+    def normals(self, values: list[Any]) -> list[Any]:
+        """Bring many into that form; most often they have it."""
+        return values if set(map(type, values)) == {self.type} else [self.normal(value) for value in values]
 
 
 def kind_of(column: Column[Any]) -> Kind:
@@ -95,8 +100,8 @@ def _behind_length(raw: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 _KINDS: dict[type, Kind] = {
-    Integer: Kind(8, func.int8send, lambda raw: int.from_bytes(raw, "big", signed=True), _integer),
-    Uuid: Kind(16, func.uuid_send, lambda raw: UUID(bytes=raw), _uuid),
-    String: Kind(0, lambda column: _behind_length(func.convert_to(column, "UTF8")), bytes.decode, _text),
-    LargeBinary: Kind(0, _behind_length, bytes, _bytes),
+    Integer: Kind(8, func.int8send, lambda raw: int.from_bytes(raw, "big", signed=True), _integer, int),
+    Uuid: Kind(16, func.uuid_send, lambda raw: UUID(bytes=raw), _uuid, UUID),
+    String: Kind(0, lambda column: _behind_length(func.convert_to(column, "UTF8")), bytes.decode, _text, str),
+    LargeBinary: Kind(0, _behind_length, bytes, _bytes, bytes),
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, Insert, Null, Table, Update
+from sqlalchemy import BindParameter, ClauseElement, Insert, Null, Table, Update
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList
 
@@ -20,6 +21,11 @@ class Expression:
 
 
 EXPRESSION = Expression()
+
+
+def lacks(values: Iterable[Any]) -> bool:
+    """Tell whether one of the values is missing, or known to the server only."""
+    return not {NoneType, Expression}.isdisjoint(map(type, values))
 
 
 class Told:
@@ -46,7 +52,7 @@ class Told:
     def values(self, key: str) -> list[Any]:
         """Return the column's values, ``EXPRESSION`` where it is the server that computes one."""
         if key in self._first:
-            return [_resolved(row.get(key), row) for row in self.rows]
+            return _all_resolved([row.get(key) for row in self.rows], self.rows)
         if key in self._changed:
             return [self._changed[key]]
         _, value = self._embedded[key]
@@ -123,12 +129,18 @@ def _key(clause: Statement, name: Any) -> str:
     return name
 
 
+def _all_resolved(values: list[Any], rows: Sequence[Params]) -> list[Any]:
+    if any(issubclass(kind, ClauseElement) or hasattr(kind, "__clause_element__") for kind in set(map(type, values))):
+        return [_resolved(value, row) for value, row in zip(values, rows, strict=True)]
+    return values
+
+
 def _resolved(value: Any, row: Params) -> Any:
     if isinstance(value, BindParameter):
         return row.get(value.key, value.effective_value)
     if isinstance(value, Null):
         return None
-    return EXPRESSION if hasattr(value, "__clause_element__") or hasattr(value, "_compiler_dispatch") else value
+    return EXPRESSION if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__") else value
 
 
 def _conjuncts(where: Any) -> Iterator[tuple[Any, Any]]:

@@ -16,7 +16,7 @@ from dbsec.crypto.orm.attached import attached
 from dbsec.crypto.orm.errors import UnboundParameter
 from dbsec.crypto.orm.parts import Kind, tenant_text, tenant_value
 from dbsec.crypto.orm.plan import TablePlan, Target, plan_of
-from dbsec.crypto.orm.told import EXPRESSION, Params, Statement, Told
+from dbsec.crypto.orm.told import Expression, Params, Statement, Told, lacks
 from dbsec.crypto.orm.types import BlindIndexed, Ciphertext, IndexBytes, IndexNumber
 from dbsec.crypto.orm.waiting import apart
 from dbsec.crypto.scope import SCOPE, current_tenant
@@ -75,7 +75,7 @@ class _Write:
     def _encrypt(self, target: Target) -> None:
         told, column = self._told, target.declared
         values = told.values(target.column.key)
-        if any(value is EXPRESSION for value in values):
+        if Expression in map(type, values):
             raise UnboundParameter(
                 f"'{column.field}' would be computed by the server, which has no key", hint="compute it in the program"
             )
@@ -108,7 +108,9 @@ class _Write:
         said = self._told.values(column.key) if self._told.has(column.key) else self._pinned.get(column.key)
         if said is None or all(value is None for value in said):
             return self._tenants_of_scope(column, target)
-        names = {value: tenant_text(kind.normal(value)) for value in set(said)}
+        first = said[0]
+        alike = all(value is first for value in said)
+        names = {value: tenant_text(kind.normal(value)) for value in ([first] if alike else set(said))}
         scope = SCOPE.get()
         for name in names.values():
             if name is None:
@@ -118,7 +120,7 @@ class _Write:
                     f"a row of '{self._plan.table.fullname}' is of another tenant than the scope",
                     hint="with tenant_scope(row.tenant_id): ... (or EVERY_TENANT in a job)",
                 )
-        return [names[value] or "" for value in said]
+        return [names[first] or ""] * len(said) if alike else [names[value] or "" for value in said]
 
     def _tenants_of_scope(self, column: Column[Any], target: Target) -> list[str]:
         """The row must be of the tenant that its values are bound to: an INSERT says so, an UPDATE asks for it."""
@@ -146,12 +148,12 @@ class _Write:
             if self._is_insert:
                 ids.complete(self._connection, self._told, column)
             said = self._told.values(column.key) if self._told.has(column.key) else self._pinned.get(column.key)
-            if said is None or any(value is None or value is EXPRESSION for value in said):
+            if said is None or lacks(said):
                 raise UnboundParameter(
                     f"a value of '{target.declared.field}' is bound to '{column.name}', which nothing says here",
                     hint=f"update().where({column.name} == ...), or a parameter set for each row",
                 )
-            found = self._ids[column.key] = [kind.normal(value) for value in said]
+            found = self._ids[column.key] = kind.normals(said)
         return found
 
     # --- what would leave a value behind

@@ -13,6 +13,7 @@ from dbsec.demo.by_command import Command
 from dbsec.demo.callers import Callers
 from dbsec.demo.chapter import Chapter, Seen
 from dbsec.demo.email_change import EmailChange
+from dbsec.demo.key_life import KeyLife
 from dbsec.demo.release_traffic import ReleaseTraffic
 from dbsec.demo.stage import Stage
 from dbsec.demo.tenant_keys import TOKEN, key_uri
@@ -37,7 +38,7 @@ def drills(stage: Stage) -> Sequence[Drill]:
 
 
 def harden(stage: Stage) -> Iterator[Seen]:
-    """Encrypt e-mail addresses too, and see that people are still found."""
+    """Encrypt e-mail addresses too, rotate every key, and see that people are still found."""
     if stage.service is None or stage.load is None or stage.keys is None:
         return
     home = stage.lab.folder / "migrations"
@@ -45,6 +46,8 @@ def harden(stage: Stage) -> Iterator[Seen]:
     traffic = ReleaseTraffic(stage.load, stage.progress, stage.service.base_url)
     command = Command(home, stage.deployment, env)
     yield from EmailChange(stage, command, home / "encrypt_phone", stage.keys, traffic).run()
+    rotated = ReleaseTraffic(stage.load, stage.progress, stage.service.base_url, stage.service.base_url)
+    yield from KeyLife(stage, command, home, rotated).run()
     yield FOUND, "a user by phone and by e-mail address, in its own tenant alone", still_found(_target(stage))
 
 

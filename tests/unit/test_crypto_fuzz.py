@@ -152,3 +152,11 @@ def test_a_blind_index_fits_its_column(bench, text, normal, width):
     assert 0 <= number < 2**width
     assert len(raw) * 8 == wide.bits
     assert number == int.from_bytes(raw[:8], "big") >> (64 - width)
+
+
+def test_random_bytes_with_an_at_sign_are_no_address_in_clear() -> None:
+    from dbsec.crypto.attacked import in_clear
+
+    assert in_clear("a@example.org")
+    assert in_clear(b"+4915112345678")
+    assert not in_clear(b"\xd5\x12\x00\x00@\x07.\x9c")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, LiteralString, Protocol
 
@@ -145,9 +145,13 @@ def value_of(target: CryptoTarget, session: psycopg.Connection[Any], name: str, 
 
 
 def in_clear(value: object) -> bool:
-    """Tell whether a stored value is a phone or an e-mail address."""
+    """Tell whether a stored value is a phone or an e-mail address; among random bytes there is an @ now and then."""
     raw = value.encode() if isinstance(value, str) else value
-    return isinstance(raw, bytes) and bool(_PHONE.match(raw) or _EMAIL.match(raw))
+    if not isinstance(raw, bytes) or not (_PHONE.match(raw) or _EMAIL.match(raw)):
+        return False
+    with suppress(UnicodeDecodeError):
+        return raw.decode().isprintable()
+    return False
 
 
 def change(target: CryptoTarget, name: str) -> Composed:

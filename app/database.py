@@ -51,7 +51,7 @@ class PooledConnection(psycopg.Connection[TupleRow]):
 class Generation:
     """One pool with the engine that borrows from it. The counts are guarded by the database's lock."""
 
-    def __init__(self, number: int, conninfo: Conninfo, *, max_size: int, envelope: Envelope | None) -> None:
+    def __init__(self, number: int, conninfo: Conninfo, *, max_size: int, envelope: Envelope | None = None) -> None:
         self.number = number
         self.waiting = 0
         self.in_use = 0

@@ -145,7 +145,6 @@ SELECT format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, "dbsec_owner", "app_readwri
                     WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
  ORDER BY 1 \gexec
 GRANT USAGE ON SCHEMA "app" TO "app_readwrite", "app_readonly";
-GRANT USAGE ON SEQUENCE "app"."users_id_seq" TO "app_readwrite";
 SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %I.%I TO "app_readwrite"', n.nspname, c.relname)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = 'app' AND c.relkind = ANY ('{r,p,v,m,f}') AND NOT c.relispartition AND c.relname <> ALL ('{tenants}')
@@ -156,6 +155,7 @@ GRANT SELECT ON TABLE "app"."tenants" TO "app_readwrite";
 GRANT SELECT ON TABLE "app"."orders" TO "app_readonly";
 GRANT SELECT ("id", "tenant_id", "created_at") ON TABLE "app"."users" TO "app_readonly";
 GRANT SELECT ("id", "slug", "name") ON TABLE "app"."tenants" TO "app_readonly";
+GRANT USAGE ON SEQUENCE "app"."users_id_seq" TO "app_readwrite";
 
 -- rights on what comes later
 ALTER DEFAULT PRIVILEGES FOR ROLE "app_owner" REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;

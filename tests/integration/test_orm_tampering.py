@@ -85,8 +85,9 @@ def test_what_is_not_encrypted_is_refused_on_reading_too(session: Session) -> No
     session.execute(text("ALTER TABLE shop.letters ALTER body TYPE bytea"))
     for raw in (b"", b"x", b"plain text that is long enough", b"\xd5", b"\xd5\x11" + bytes(10)):
         session.execute(text("UPDATE shop.letters SET body = :v"), {"v": raw})
-        with pytest.raises(DecryptionFailed):
+        with pytest.raises(DecryptionFailed) as caught:
             session.scalars(select(Letter.body)).all()
+        assert caught.value.key_id is None, "bytes of a value in clear"
 
 
 @pytest.mark.parametrize("tenant", ["NULL", f"'{OTHER}'"])

@@ -260,6 +260,15 @@ def test_an_engine_without_an_envelope_neither_writes_nor_reads(orm_engine: Any,
     bare.dispose()
 
 
+def test_an_engine_with_other_options_has_the_same_envelope(orm_engine: Any) -> None:
+    options = orm_engine.execution_options(logging_token="other")
+    with Session(options) as session, tenant_scope(ACME):
+        session.add(User(name="n", phone=CANARY))
+        session.flush()
+        assert session.scalars(select(User.phone)).all() == [CANARY]
+        assert session.scalars(select(stored(User.phone))).one()[:2] == b"\xd5\x11"
+
+
 def test_an_engine_has_one_envelope(orm_engine: Any, orm_bench: Any) -> None:
     attach(orm_engine, orm_bench.envelope)
     with pytest.raises(UsageError, match="envelope already"):

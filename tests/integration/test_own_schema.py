@@ -300,7 +300,7 @@ def test_the_role_model_sees_no_drift_and_the_migrator_uses_it(cluster_factory):
     model = Model.load(ROOT / "db" / "roles.toml")
     with connect(conninfo) as admin:
         admin.execute("CREATE SCHEMA app")
-        for table in ("tenants (id int, slug text, name text)", "users (id int, tenant_id int, created_at date)"):
+        for table in ("tenants (id int, slug text, name text)", "users (id serial, tenant_id int, created_at date)"):
             admin.execute(f"CREATE TABLE app.{table}")
         admin.execute("CREATE TABLE app.orders (id int)")
         apply_roles(admin, plan_roles(admin, model))

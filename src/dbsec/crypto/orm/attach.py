@@ -15,8 +15,10 @@ from dbsec.errors import UsageError
 def attach(engine: Engine | AsyncEngine, envelope: Envelope) -> None:
     """Let an engine and its sessions encrypt and decrypt; call it once, right after the engine was made.
 
-    An engine without an envelope raises ``Unbound`` wherever an encrypted column is read or written. Errors:
-    ``UsageError`` for an engine that has another envelope, or that speaks no PostgreSQL.
+    A session is of one tenant: what it has loaded it hands out again, whatever the scope is then. The role needs USAGE
+    on the sequences of ids that values are bound to. An engine without an envelope raises ``Unbound`` wherever an
+    encrypted column is read or written. Errors: ``UsageError`` for an engine that has another envelope, or that speaks
+    no PostgreSQL.
     """
     real = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     dialect = real.dialect

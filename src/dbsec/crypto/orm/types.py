@@ -120,6 +120,7 @@ class BlindIndexed(UserDefinedType[Any]):
     """The type of a column beside an encrypted one, named by ``of``: filled by us, found by ``==`` on that one.
 
     Of several with one ``of`` the first in the table is searched: a rotation adds one with the next generation.
+    An index of few bits finds other rows too, by design: compare what was loaded.
     """
 
     cache_ok = True

@@ -8,9 +8,9 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import create_engine
+from tests.envelopes import Bench
 
 from dbsec.pg import connect, own
-from tests.envelopes import Bench
 
 PAGE = Path(__file__).parents[2] / "docs/encrypted_columns.md"
 
@@ -27,9 +27,9 @@ def test_the_examples_of_the_page_run(database: Any, tmp_path: Path) -> None:
         "tenant_id": uuid4(),
         "connect": lambda: connect(database.conninfo),
     }
-    exec(model, names)
+    exec(compile(model, "page", "exec", dont_inherit=True), names)
     names["Base"].metadata.create_all(engine)
     for example in rest:
-        exec(example, names)
+        exec(compile(example, "page", "exec", dont_inherit=True), names)
     assert len(rest) == 2
     engine.dispose()

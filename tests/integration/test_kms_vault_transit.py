@@ -101,7 +101,7 @@ def test_a_batch_beyond_the_servers_limit_is_cut(openbao):
 
 
 def test_a_batch_that_the_server_finds_too_large_is_halved(openbao, monkeypatch):
-    monkeypatch.setattr(vault_transit, "_BATCH", 600)
+    monkeypatch.setattr(vault_transit, "_BATCH", 600)  # hook: ok a larger batch, so that the real server refuses it
     kms, _, name = new(openbao)
     wrapped = kms.wrap(DEK, AAD)
     asked = openbao.audited(f"transit/decrypt/{name}")

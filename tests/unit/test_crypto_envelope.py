@@ -191,7 +191,7 @@ def test_a_blind_index_needs_no_cipher_that_fips_has_not(tmp_path, monkeypatch):
 
     expected = standard.envelope.blind_index("v", EMAIL, BlindIndex(), tenant=ACME)
     # hook: ok what OpenSSL's FIPS provider answers
-    monkeypatch.setattr(lookup, "AESSIV", unsupported)
+    monkeypatch.setattr(lookup, "AESSIV", unsupported)  # hook: ok stands for an OpenSSL in FIPS mode, which lacks it
     assert bench.envelope.blind_index("v", EMAIL, BlindIndex(), tenant=ACME) == expected
     with pytest.raises(ModeRefused, match="has no AES-SIV"):
         standard.other().encrypt_deterministic(b"v", EMAIL, tenant=ACME)

@@ -411,7 +411,8 @@ def test_threads_that_share_a_stream_never_share_a_nonce(monkeypatch):
         seen.append((index, last))
         return real(cipher, index, plain, last=last)
 
-    monkeypatch.setattr(stream_format.FrameCipher, "encrypt", noted)
+    cipher = stream_format.FrameCipher
+    monkeypatch.setattr(cipher, "encrypt", noted)  # hook: ok notes the nonces and calls the real cipher
     encryptor = Encryptor(KEY, header=HEADER, frame_bytes=4096)
     data = bytes(4096 * 3)
     threads = [threading.Thread(target=lambda: [encryptor.update(data) for _ in range(40)]) for _ in range(4)]
@@ -424,7 +425,7 @@ def test_threads_that_share_a_stream_never_share_a_nonce(monkeypatch):
 
 
 def test_a_stream_has_an_end_before_its_nonces_have(monkeypatch):
-    monkeypatch.setattr(stream_pieces, "MOST_FRAMES", 3)
+    monkeypatch.setattr(stream_pieces, "MOST_FRAMES", 3)  # hook: ok a smaller limit: the real one is 4 PiB
     encryptor = Encryptor(KEY, header=HEADER, frame_bytes=1)
     with pytest.raises(KeyExhausted):
         encryptor.update(b"abcde")

@@ -259,7 +259,7 @@ def test_a_first_lease_is_not_fetched_in_the_event_loop(bench, monkeypatch):
         asked.append(threading.get_ident())
         return lease(*told, **more)
 
-    monkeypatch.setattr(bench.store, "lease", noted)
+    monkeypatch.setattr(bench.store, "lease", noted)  # hook: ok notes the leases and calls the real store
     asyncio.run(bench.envelope.aencrypt(b"x", PHONE, tenant=ACME, row=1))
     assert asked
     assert threading.get_ident() not in asked

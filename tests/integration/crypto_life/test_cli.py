@@ -9,6 +9,10 @@ import sys
 
 import pytest
 
+from dbsec.crypto.life import rotation
+from dbsec.journal import Edge
+from dbsec.kms import KmsUnavailable, Patience, open_admin
+
 
 @pytest.fixture
 def dbsec(scene):
@@ -114,3 +118,44 @@ def test_an_old_column_is_migrated(scene, dbsec):
     assert scene.phones() == {1: "+1 2"}
     _, said = dbsec(*asked[:-1], "an old key", code=2)
     assert "by reference, never by value" in said
+
+
+def test_a_rotation_whose_kms_is_away_is_broken_off_and_done_by_the_same_command(scene, dbsec, openbao_factory):
+    bao = openbao_factory()
+    for tenant in ("acme", "globex"):
+        open_admin(bao.uri(tenant), environ={}).create()
+    scene.kms_uri = bao.uri("{tenant}")
+    scene.config()
+    scene.fill(6)
+    before, rows = scene.keyring(), scene.versions()
+    first, second = rotation.candidates(scene.db)
+
+    def away(step, edge):
+        if (step, edge) == (f"rotate key {second.id}", Edge.BEFORE):
+            bao.pause()
+
+    hasty = scene.kms(Patience(timeout_s=0.5, within_s=0.5))
+    done = []
+    try:
+        # it goes away between two keys: the first is whole, the second untouched
+        with pytest.raises(KmsUnavailable):
+            done.extend(rotation.rotate(scene.connect, hasty, [first, second], observer=away))
+        between = scene.keyring()
+        assert [row.id for row in between if row.state == "retired"] == [first.id]
+        assert [row for row in between if row.id in {one.id for one in before} - {first.id}] == [
+            row for row in before if row.id != first.id
+        ]
+        assert len(between) == len(before) + 1
+        # it is away from the start
+        again = ("rotate-dek", "--tenant", second.tenant, "--apply")
+        broken, said = dbsec(*again, code=3)
+        assert (broken["result"]["keys"], "did not answer" in said) == ([], True)
+        assert scene.keyring() == between
+    finally:
+        bao.resume()
+    done, _ = dbsec(*again)
+    assert [(one["old"], one["generation"]) for one in done["result"]["keys"]] == [(second.id, 2)]
+    states = [(row.tenant, str(row.state)) for row in scene.keyring() if row.purpose == "data"]
+    assert sorted(states) == [(tenant, state) for tenant in ("acme", "globex") for state in ("active", "retired")]
+    assert (scene.versions(), len(scene.phones())) == (rows, 6)
+    bao.stop()

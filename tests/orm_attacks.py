@@ -49,7 +49,10 @@ ATTACKS: Final = {
     },
     # bound to no row, by design: what stands in another row of the tenant opens here too
     "email": {
-        "from another tenant": _others("email", THEIRS),
+        "from another tenant": (  # which must lose it: it is unique
+            f"WITH theirs AS (DELETE FROM shop.users WHERE id = {THEIRS} RETURNING email)"
+            f" UPDATE shop.users SET email = (SELECT email FROM theirs) WHERE id = {ONE}"
+        ),
         "a synthetic IV": _bit("email", 6),
         "a ciphertext": _bit("email", "length(email) - 1"),
         "a key id": _bit("email", 2),

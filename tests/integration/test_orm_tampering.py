@@ -64,7 +64,6 @@ def _reads_of(name: str) -> dict[str, Callable[[int], Any]]:
         "subquery": lambda n: select(inner.c[name]).where(inner.c.id == n),
         "cte": lambda n: select(cte.c[name]).where(cte.c.id == n),
         "union": lambda n: select(union.c[name]).where(union.c.id == n),
-        "yield_per": lambda n: select(column).where(User.id == n).execution_options(yield_per=1),
         "update_returning": lambda n: update(User).where(User.id == n).values(name="r").returning(column),
     }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -12,6 +14,19 @@ import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
+from tests.orm_attacks import (
+    ATTACKS,
+    EACH,
+    ELSEWHERE,
+    ONE,
+    PHONE,
+    PHOTO,
+    THEIRS,
+    TWO,
+    check_refusal,
+    email,
+    named_key,
+)
 from tests.orm_bed import ACME, OTHER, Letter, User
 
 from dbsec.crypto import DecryptionFailed, ModeRefused
@@ -155,3 +170,75 @@ def test_a_table_of_no_tenant_needs_none(orm_bench: Any) -> None:
     (made,) = letters.encrypt([row])
     assert made["body_bidx"] == letters.term("body", "text")
     assert letters.decrypt([made])[0]["body"] == "text"
+
+
+@pytest.mark.parametrize(("column", "what"), EACH)
+def test_a_tampered_row_is_refused_as_the_orm_refuses_it(
+    rows: EncryptedRows, plain: psycopg.Connection[Any], column: str, what: str
+) -> None:
+    for number, tenant in ((ONE, ACME), (TWO, ACME), (THEIRS, OTHER)):
+        with tenant_scope(tenant):
+            user = _user(number, tenant, phone=PHONE, email=email(number), photo=PHOTO)
+            plain.cursor().executemany(INSERT, rows.encrypt([user]))
+    plain.execute(ATTACKS[column][what].encode())
+    query = "SELECT * FROM shop.users WHERE id = ANY(%s) ORDER BY id"
+    (row,) = plain.execute(query, [[ONE, ELSEWHERE]]).fetchall()
+    good = plain.execute(query, [[TWO]]).fetchall()
+    key, alone = named_key(row[column]), {name: row[name] for name in ("id", "tenant_id", column)}
+    for scope in (ACME, OTHER, EVERY_TENANT):
+        with tenant_scope(scope), pytest.raises(DecryptionFailed) as caught:
+            rows.decrypt([alone])
+        check_refusal(caught.value, column, key)
+    for batch in ([row], [*good, row], [row, *good]):
+        with tenant_scope(EVERY_TENANT), pytest.raises(DecryptionFailed) as caught:
+            rows.decrypt(batch)
+        check_refusal(caught.value, column, key)
+    with tenant_scope(ACME):
+        assert rows.decrypt(good)[0]["phone"] == PHONE
+
+
+def test_null_stays_null_beside_values_and_a_missing_column_stays_missing(
+    rows: EncryptedRows, plain: psycopg.Connection[Any]
+) -> None:
+    nothing = {"phone": None, "email": None, "photo": None}
+    users = [_user(1), _user(2, **nothing), _user(3, phone=None), _user(4, photo=None), _user(5, email=None)]
+    with tenant_scope(ACME):
+        made = rows.encrypt(users)
+        assert [row["phone_bidx"] is None for row in made] == [False, True, True, False, False]
+        plain.cursor().executemany(INSERT, made)
+        stored = plain.execute(SELECT, [ACME]).fetchall()
+        for before, row, after in zip(users, stored, rows.decrypt(stored), strict=True):
+            for name in nothing:
+                assert after[name] == before[name]
+                assert (row[name] is None) is (before[name] is None)
+        assert rows.encrypt([{"id": 6, "tenant_id": ACME}]) == [{"id": 6, "tenant_id": ACME}]
+        assert rows.decrypt([{"name": "n"}, {"phone": None}]) == [{"name": "n"}, {"phone": None}]
+    assert (rows.encrypt([]), rows.decrypt([])) == ([], [])
+
+
+def test_two_threads_of_two_tenants_do_not_meet(rows: EncryptedRows, orm_bed: Any, orm_bench: Any) -> None:
+    both, rounds = Barrier(2, timeout=20), 20
+
+    def act(tenant: Any, start: int) -> list[dict[str, Any]]:
+        with pytest.raises(Unbound):
+            rows.term("phone", "+49 1")  # no scope comes from the thread that started this one
+        with connect(orm_bed[2]) as session, tenant_scope(tenant):
+            session.row_factory = dict_row
+            for number in range(start, start + rounds):
+                both.wait()
+                session.cursor().executemany(INSERT, rows.encrypt([_user(number, tenant=None)]))
+                query = b"SELECT * FROM shop.users WHERE phone_bidx = %s"
+                (row,) = rows.decrypt(session.execute(query, [rows.term("phone", f"+49 {number}")]).fetchall())
+                assert (row["tenant_id"], row["phone"], row["photo"]) == (tenant, f"+49 {number}", b"p")
+            return session.execute(SELECT, [tenant]).fetchall()
+
+    with tenant_scope(EVERY_TENANT), ThreadPoolExecutor(2) as threads:
+        of = {tenant: threads.submit(act, tenant, start) for tenant, start in ((ACME, 1000), (OTHER, 2000))}
+        stored = {tenant: made.result(60) for tenant, made in of.items()}
+    for tenant, other in ((ACME, OTHER), (OTHER, ACME)):
+        keys = {named_key(row["phone"]) for row in stored[tenant]}
+        assert [orm_bench.rows[key].tenant for key in keys] == [str(tenant)] * len(keys)
+        assert len(stored[tenant]) == rounds
+        for row in stored[other]:
+            with tenant_scope(tenant), pytest.raises(DecryptionFailed):
+                rows.decrypt([row])

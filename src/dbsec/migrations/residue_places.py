@@ -41,7 +41,7 @@ _LOGGING = (
 
 
 def of_cluster(connection: psycopg.Connection[Any], data: Path) -> Iterator[Place]:
-    """Yield every file of a data directory, as whatever it is: table, index, toast, catalog, wal, log, other.
+    """Yield every file of a data directory, as whatever it is: table, index, toast, catalog, wal, log, temporary.
 
     ``data`` is the directory of the connected server, on this host. Files that the catalog no longer knows are named
     as such: a dropped table's first file stays, cut to nothing, until the next checkpoint.
@@ -141,6 +141,8 @@ def _kind(below: Path, database: str, names: Mapping[str, tuple[str, str]]) -> s
     if parts[0] == "base" and len(parts) == 3 and parts[1] == database and match is not None:
         kind, name = names.get(match["node"], ("dropped", ""))
         return f"{kind} {name}".rstrip()
+    if "pgsql_tmp" in parts:
+        return "temporary file"
     if parts[0] == "base":
         return "other database"
     return "other file"

@@ -46,15 +46,19 @@ def rewrap_all(folder: Path, observer: Observer | None = None) -> None:
     )
 
 
-def reencrypt_phones(folder: Path, observer: Observer | None = None) -> None:
+def reencrypt_phones(folder: Path, observer: Observer | None = None, *, batch_rows: int = 5) -> None:
     """Bring phone_enc to the active keys."""
     found, connecting = opened(folder)
     with connecting() as session:
-        work = reencrypt.plan(
-            session, open_envelope(found, connecting, {}), found.of("app.users", "phone_enc"), batch_rows=5
-        )
+        envelope, column = open_envelope(found, connecting, {}), found.of("app.users", "phone_enc")
+        work = reencrypt.plan(session, envelope, column, batch_rows=batch_rows)
     limits = Limits(reconnect_s=30, give_up_s=30, range_batches=1)
     reencrypt.run(connecting, work, limits=limits, observer=observer)
+
+
+def reencrypt_large_batches(folder: Path, observer: Observer | None = None) -> None:
+    """Do the same with so many rows in a batch that a writer comes between its reading and its writing."""
+    reencrypt_phones(folder, observer, batch_rows=100)
 
 
 def shred(folder: Path, observer: Observer | None = None) -> None:

@@ -15,7 +15,7 @@ from dbsec.testing import faults
 
 HERE = Path(__file__).parent
 TENANTS = ("acme", "globex")
-FIRST = 40  # rows that are there before the writer
+FIRST = 500  # rows that are there before the writer
 
 
 class Writer:
@@ -32,8 +32,7 @@ class Writer:
         self.writes = 0
 
     def __enter__(self):
-        scene = self._scene
-        scene.fill(FIRST, envelope=self._envelope)
+        self._scene.fill(FIRST, envelope=self._envelope)
         return self
 
     def start(self):
@@ -41,9 +40,13 @@ class Writer:
         self.go_on()
 
     def __exit__(self, *_exc):
+        self.end()
+
+    def end(self):
         self._stop.set()
         if self._thread.ident:
             self._thread.join(30)
+            assert not self._thread.is_alive()
 
     def renew(self):
         """Begin as a new process does, or as one whose TTL has ended."""
@@ -59,7 +62,7 @@ class Writer:
     def _run(self):
         try:
             with connect(self._scene.conninfo) as session:
-                while not self._stop.wait(0.004):
+                while not self._stop.wait(0.001):
                     self._write(session)
         except BaseException as exc:  # told by the test's thread
             self._error = exc
@@ -96,18 +99,17 @@ def die(job, scene, writer, deaths):
 
 
 def all_is_there(scene, writer):
-    writer.__exit__()
-    writer_rows = writer.last
-    assert len(writer_rows) > FIRST, "no row was inserted"
-    assert scene.phones() == writer_rows
-    assert scene.db.execute("SELECT count(*) FROM app.users").fetchone() == (len(writer_rows),)
+    writer.end()
+    assert len(writer.last) > FIRST, "no row was inserted"
+    assert scene.phones() == writer.last
+    assert scene.db.execute("SELECT count(*) FROM app.users").fetchone() == (len(writer.last),)
 
 
 def test_a_reencryption_that_dies_four_times(scene, writer):
     """The writer has the old key until the last life, as a process has it whose TTL has not ended."""
     scene.config()
     list(rotation.rotate(scene.connect, scene.kms(), rotation.candidates(scene.db)))
-    job = faults.Job("jobs:reencrypt_phones", search=(HERE,))
+    job = faults.Job("jobs:reencrypt_large_batches", search=(HERE,))
     writer.start()
     deaths = [
         ("range 1 batch 1", Edge.AFTER_EFFECT),

@@ -475,6 +475,17 @@ def test_after_a_contract_the_way_goes_forward(site: Site) -> None:
     assert site.query("SELECT state FROM dbsec.migrations ORDER BY number") == [("applied",), ("applied",)]
 
 
+def test_a_contract_after_another_one_asks_for_no_row_that_the_first_one_took(site: Site) -> None:
+    job = '# dbsec: phase backfill\nformat = 1\ntable = "app.users"\nkey = "id"\nset = "x = phone"\nwhere = "x IS DISTINCT FROM phone"\n'
+    check = "ALTER TABLE app.users ADD CONSTRAINT short CHECK (length(x) < 99) NOT VALID;\n"
+    site.query("INSERT INTO app.users SELECT n, 'a@b', '+' || n FROM generate_series(1, 10) n")
+    site.write(_001_x__sql=EXPAND, _002_x__toml=job, _003_drop__sql=DROP_PHONE)
+    site.write(_004_short__sql="-- dbsec: phase contract\nSET lock_timeout = '1s';\n" + check)
+    done = site.up()
+    assert (done.obstacles, [one.migration.number for one in done.applied]) == ([], [1, 2, 3, 4])
+    assert site.columns() == ["id", "email", "x"]
+
+
 def test_a_contract_that_took_no_values_goes_back_for_a_reason_that_is_recorded(site: Site) -> None:
     site.write(_001_n__sql="-- dbsec: phase contract\nALTER TABLE app.users ALTER COLUMN email DROP DEFAULT;\n")
     site.write(_001_n__down__sql="ALTER TABLE app.users ALTER COLUMN email SET DEFAULT '';\n")

@@ -476,7 +476,8 @@ def test_after_a_contract_the_way_goes_forward(site: Site) -> None:
 
 
 def test_a_contract_after_another_one_asks_for_no_row_that_the_first_one_took(site: Site) -> None:
-    job = '# dbsec: phase backfill\nformat = 1\ntable = "app.users"\nkey = "id"\nset = "x = phone"\nwhere = "x IS DISTINCT FROM phone"\n'
+    job = '# dbsec: phase backfill\nformat = 1\ntable = "app.users"\nkey = "id"\n'
+    job += 'set = "x = phone"\nwhere = "x IS DISTINCT FROM phone"\n'
     check = "ALTER TABLE app.users ADD CONSTRAINT short CHECK (length(x) < 99) NOT VALID;\n"
     site.query("INSERT INTO app.users SELECT n, 'a@b', '+' || n FROM generate_series(1, 10) n")
     site.write(_001_x__sql=EXPAND, _002_x__toml=job, _003_drop__sql=DROP_PHONE)

@@ -18,14 +18,37 @@ from dbsec.secret import Secret
 
 NAME = "objectstore"
 BUCKET = "dbsec-backups"
+_ATTEMPTS = 3
 _ROLES = ("s3", "s3.grpc", "master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc")
 
 
 def start(site: Site) -> None:
     """Start the store and make its bucket with object lock; waits until a signed request is answered.
 
+    It needs eight ports: where another server took one of them meanwhile, it is started on others.
     Errors: ``LabError``, ``ProgramMissing``.
     """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _start(site)
+        except LabError:
+            if not _lost_a_port(_log(site)):
+                raise
+    return _start(site)
+
+
+def _log(site: Site) -> Path:
+    return site.folder / "logs" / f"{NAME}.log"
+
+
+def _lost_a_port(log: Path) -> bool:
+    lost = log.exists() and "address already in use" in log.read_text(errors="replace")
+    if lost:
+        log.unlink()
+    return lost
+
+
+def _start(site: Site) -> None:
     program = site.runnable(_binary())
     version = process.run([program, "version"], cwd=site.folder, account=site.account).split()[2]
     data = site.subfolder(NAME)
@@ -42,7 +65,7 @@ def start(site: Site) -> None:
     # SIGTERM takes 15 s there and protects nothing that a lab needs.
     pid = site.start(NAME, argv, ports=chosen, version=version, ladder=((signal.SIGKILL, 5.0),))
     address = f"https://localhost:{chosen['s3']}"
-    log = site.folder / "logs" / f"{NAME}.log"
+    log = _log(site)
     client = _client(address, access, key, site.ca_path)
 
     def make_bucket() -> None:
@@ -143,7 +166,7 @@ def _arguments(data: Path, chosen: dict[str, int], config: Path, certificate: Pa
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=20",
+        "-volume.max=200",  # a bucket takes several, empty ones too
         "-master.telemetry=false",
         "-volume.preStopSeconds=0",
     ]

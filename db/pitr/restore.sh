@@ -7,6 +7,10 @@
 #     FOLDER   the new data folder: absent or empty
 #     TIME     recover to the last commit before it, as '2026-11-23 10:00:00+00'; without it to the end of the archive
 #
+#   restore.sh sealed CONFIG FOLDER [TIME] [OPTION ...]
+#     the same from an encrypted repository: CONFIG is a dbsec.toml with [backup], OPTION one of dbsec backup restore.
+#     Its WAL cannot end short, and nothing in it can be altered: see dbsec backup restore --help
+#
 #   restore.sh fetch ARCHIVE NAME PATH          restore_command, called by the server
 #     exit 0 copied; 1 the archive ends before it; 255 anything else. The server takes every code up to 125 for the end of
 #     the archive, and would open a short database without a word.
@@ -42,6 +46,25 @@ fetch() {
     fi
     cp -- "$archive/$name" "$path" || fail "cannot copy '$name'"
 }
+
+sealed() {
+    [ $# -ge 2 ] || fail 'usage: restore.sh sealed CONFIG FOLDER [TIME] [OPTION ...]'
+    command -v dbsec >/dev/null || fail "dbsec is not in PATH: pip install 'dbsec[backup]'"
+    config=$1 folder=$2
+    shift 2
+    case ${1--} in -*) ;; *)
+        time=$1
+        shift
+        set -- --time "$time" "$@"
+        ;;
+    esac
+    exec dbsec backup restore --config "$config" --to "$folder" "$@"
+}
+
+if [ "${1-}" = sealed ]; then
+    shift
+    sealed "$@"
+fi
 
 if [ "${1-}" = fetch ]; then
     shift

@@ -1,5 +1,6 @@
 #!/bin/sh
 # archive_command: copy one finished WAL file into a folder, so that it survives power loss and is never overwritten.
+# In clear: "dbsec backup wal" seals it, and its restore_command refuses a file that was changed since.
 #
 #   archive_command = '/path/to/wal_archiving.sh "%p" "%f" "/path/to/archive"'
 #

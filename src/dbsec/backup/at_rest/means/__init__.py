@@ -1,0 +1,1 @@
+"""Ways to encrypt a folder: one file each, with ``MEANS``."""

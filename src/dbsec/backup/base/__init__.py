@@ -1,0 +1,1 @@
+"""Base backups: taken by the replication protocol or by file ranges, described by ``backup.catalog``."""

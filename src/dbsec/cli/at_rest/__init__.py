@@ -1,0 +1,1 @@
+"""The commands of ``dbsec at-rest``: one file each, with ``add(command)``."""

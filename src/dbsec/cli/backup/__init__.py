@@ -1,0 +1,1 @@
+"""One file a command of ``dbsec backup``, found by its ``add()``."""

@@ -1,0 +1,1 @@
+"""The commands of ``dbsec backup wal``: a file with ``add()`` is one."""

@@ -6,11 +6,13 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dbsec import files
@@ -20,6 +22,16 @@ from dbsec.errors import ConfigError
 _BACKDATE = timedelta(minutes=5)  # clocks of servers and clients differ
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
+_RSA_BITS = 3072
+_PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+_PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+
+class KeyKind(StrEnum):
+    """What keys are made of."""
+
+    EC = "ec"
+    RSA = "rsa"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,21 +64,22 @@ class KeyPair:
 class Authority:
     """A CA with its key in memory; ``save`` and ``load`` keep it in a private folder.
 
-    Keys are EC P-256, signatures ECDSA with SHA-256. Source: RFC 5280; CA/Browser Forum names (SAN, never CN alone).
+    Keys are EC P-256, or RSA of 3072 bits for old clients; signatures are over SHA-256. What it issues has a key of its
+    own kind. Source: RFC 5280; CA/Browser Forum names (SAN, never CN alone); NIST SP 800-57 part 1, table 2.
     """
 
     def __init__(self, pair: KeyPair, *, clock: Clock = SYSTEM) -> None:
         key = serialization.load_pem_private_key(pair.key, password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ConfigError("the key of the CA is not an elliptic-curve key")
+        if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
+            raise ConfigError("the key of the CA is neither of an elliptic curve nor of RSA")
         if key.public_key() != pair.x509.public_key():
             raise ConfigError("the key of the CA does not belong to its certificate")
         self._pair, self._key, self._clock = pair, key, clock
 
     @classmethod
-    def create(cls, name: str, *, days: int = 3650, clock: Clock = SYSTEM) -> Authority:
+    def create(cls, name: str, *, days: int = 3650, kind: KeyKind = KeyKind.EC, clock: Clock = SYSTEM) -> Authority:
         """Make a self-signed CA that may sign leaf certificates and CRLs, and no further CA."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = _new_key(kind)
         subject = _name(name)
         builder = (
             _builder(subject, subject, key.public_key(), clock.now(), timedelta(days=days))
@@ -105,6 +118,32 @@ class Authority:
         """Issue a client certificate whose common name is a database role (``clientcert=verify-full`` compares it)."""
         return self._issue(role, CLIENT, lifetime, start, None)
 
+    def crl(
+        self,
+        serials: Sequence[int],
+        *,
+        number: int = 1,
+        lifetime: timedelta = timedelta(days=7),
+        start: datetime | None = None,
+    ) -> bytes:
+        """Sign a revocation list in PEM, good until ``lifetime`` after ``start``; past that servers refuse everyone.
+
+        ``number`` must grow with each list. Source: RFC 5280, section 5.
+        """
+        begin = (start or self._clock.now()) - _BACKDATE
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._pair.x509.subject)
+            .last_update(begin)
+            .next_update(begin + _BACKDATE + lifetime)
+            .add_extension(x509.CRLNumber(number), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(begin).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def _issue(
         self,
         common_name: str,
@@ -113,7 +152,7 @@ class Authority:
         start: datetime | None,
         names: x509.SubjectAlternativeName | None,
     ) -> KeyPair:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = _new_key(KeyKind.RSA if isinstance(self._key, rsa.RSAPrivateKey) else KeyKind.EC)
         begin = start or self._clock.now()
         builder = (
             _builder(_name(common_name), self._pair.x509.subject, key.public_key(), begin, lifetime)
@@ -138,7 +177,7 @@ def self_signed(names: Sequence[str], *, lifetime: timedelta = timedelta(days=36
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, begin: datetime, lifetime: timedelta
+    subject: x509.Name, issuer: x509.Name, public: _PublicKey, begin: datetime, lifetime: timedelta
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -181,7 +220,13 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _new_key(kind: KeyKind) -> _PrivateKey:
+    if kind is KeyKind.RSA:
+        return rsa.generate_private_key(65537, _RSA_BITS)
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _key_pem(key: _PrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -18,7 +18,7 @@ from dbsec.tls.probe import Reply, Request, Tls
 from dbsec.tls.stranger import STRANGERS, ask_for_password, impersonate, refusal
 
 # invalid_authorization_specification: what pg_hba.conf answers, before any password
-_REFUSED_BY_HBA = "28000"
+REFUSED_BY_HBA = "28000"
 
 PLAINTEXT = Control(
     "TLS-PLAINTEXT",
@@ -88,12 +88,12 @@ def drills(target: TransitTarget) -> tuple[Drill, ...]:
 
 def _plaintext(target: TransitTarget) -> Observation:
     service = target.service()
-    in_clear, over_tls = _first_answer(service, tls=False), _first_answer(service)
+    in_clear, over_tls = first_answer(service, tls=False), first_answer(service)
     said = refusal(service.but(sslmode="disable", channel_binding=None, sslnegotiation=None))
     seen = {"in_clear": _shown(in_clear), "over_tls": _shown(over_tls), "libpq": said or "logged in"}
     if said is None or in_clear.request is not None:
         return Observation(Outcome.FAIL, f"'{service.user}' logs in without TLS", seen)
-    if in_clear.sqlstate == _REFUSED_BY_HBA and over_tls.request is not None:
+    if in_clear.sqlstate == REFUSED_BY_HBA and over_tls.request is not None:
         return Observation(Outcome.PASS, f"without TLS the server refuses '{service.user}' by 28000", seen)
     return Observation(Outcome.ERROR, "refused in clear, but not by pg_hba.conf, or over TLS too", seen)
 
@@ -107,7 +107,7 @@ def _impersonation(target: TransitTarget, name: str) -> Observation:
         return Observation(Outcome.FAIL, f"the service met a stranger ({name}) and {did}", seen)
     if met.control is not None:
         return Observation(Outcome.ERROR, "the refusal proves nothing: a good certificate is refused too", seen)
-    if met.verify_code != STRANGERS[name].verify_code:
+    if met.verify_code != STRANGERS[name].code_for(service.host):
         return Observation(Outcome.ERROR, "refused, but the certificate's fault is another", seen)
     return Observation(Outcome.PASS, f"the service turned away from the stranger ({name})", seen)
 
@@ -131,7 +131,7 @@ def _password(target: TransitTarget) -> Observation:
 
 def _scram(target: TransitTarget) -> Observation:
     service = target.service()
-    answer = _first_answer(service)
+    answer = first_answer(service)
     with connect(target.admin()) as admin:
         hashed = sessions.md5_roles(admin)
     seen = {"answer": _shown(answer), "md5_roles": hashed}
@@ -146,7 +146,7 @@ def _scram(target: TransitTarget) -> Observation:
 
 def _client_certificate(target: TransitTarget) -> Observation:
     login = target.mtls().but(sslcert=None, sslkey=None, sslcertmode="disable")
-    answer, without = _first_answer(login), refusal(login)
+    answer, without = first_answer(login), refusal(login)
     seen = {"role": login.user, "answer": _shown(answer), "without": without or "logged in"}
     if without is None or answer.request is not None:
         return Observation(Outcome.FAIL, f"'{login.user}' needs no client certificate", seen)
@@ -154,7 +154,7 @@ def _client_certificate(target: TransitTarget) -> Observation:
         certificate, key = target.authority.issue_client(login.user).save(Path(private), "client")
         holding = refusal(login.but(sslcertmode=None, sslcert=certificate, sslkey=key))
     seen["with"] = holding or "logged in"
-    if answer.sqlstate == _REFUSED_BY_HBA and holding is None:
+    if answer.sqlstate == REFUSED_BY_HBA and holding is None:
         return Observation(Outcome.PASS, f"without its certificate '{login.user}' is refused by 28000", seen)
     return Observation(Outcome.ERROR, f"'{login.user}' is refused, but not for a missing certificate", seen)
 
@@ -178,7 +178,8 @@ def _sessions(target: TransitTarget) -> Observation:
     return Observation(Outcome.PASS, f"all {len(found)} network sessions are encrypted", seen, [table])
 
 
-def _first_answer(login: Conninfo, *, tls: bool = True) -> Reply:
+def first_answer(login: Conninfo, *, tls: bool = True) -> Reply:
+    """Begin a login, and return what the server says first."""
     how = Tls(login.host) if tls else None
     return probe.login_reply(login.address, login.port, user=login.user, dbname=login.dbname, tls=how)
 

@@ -7,6 +7,7 @@ import queue
 import selectors
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,23 +15,28 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from dbsec.errors import GaveUp
+from dbsec.secret import Secret
 from dbsec.tls import wire
 from dbsec.tls.ca import KeyPair
 from dbsec.tls.context import Alert, client_context, server_context
 
 _TICK_S = 0.1
 _CHUNK = 64 * 1024
+_SASL = struct.pack(">I", 10)  # AuthenticationSASL
 
 
 @dataclass(frozen=True, slots=True)
 class Encounter:
-    """What one client did: ``trusted``: it went on to log in; ``password``: it gave its password in clear (which is
-    not kept); ``alert``: with which it ended the handshake.
+    """What one client did: ``trusted``: it went on to log in; ``password``: it gave its password in clear;
+    ``captured``: that password, where it is to be kept; ``alert``: with which it ended the handshake; ``stripped``: it
+    was shown a list of mechanisms without channel binding.
     """
 
     trusted: bool = False
     password: bool = False
     alert: Alert | None = None
+    captured: Secret | None = None
+    stripped: bool = False
 
 
 class Impostor:
@@ -38,15 +44,25 @@ class Impostor:
 
     ``certificate``: served after 'S' to SSLRequest; with None the answer is 'N', and what follows is in clear.
     ``upstream``: logins are relayed there, over TLS where it offers it (unverified), else in clear; with None the
-    impostor asks for the password in clear itself, and hangs up.
+    impostor asks for the password in clear itself, and hangs up. ``keep_password``: keep it, where it was made up.
+    ``strips_binding``: leave SCRAM-SHA-256-PLUS out of what the relayed server offers. ``shown``: the client
+    certificate that it relays with.
     """
 
     def __init__(
-        self, certificate: KeyPair | None, upstream: tuple[str, int] | None, *, timeout_s: float = 5.0
+        self,
+        certificate: KeyPair | None,
+        upstream: tuple[str, int] | None,
+        *,
+        keep_password: bool = False,
+        strips_binding: bool = False,
+        shown: KeyPair | None = None,
+        timeout_s: float = 5.0,
     ) -> None:
         self._context = server_context(certificate) if certificate else None
         self._upstream = upstream
-        self._timeout_s = timeout_s
+        self._keeps, self._strips = keep_password, strips_binding
+        self._shown, self._timeout_s = shown, timeout_s
         self._met: queue.SimpleQueue[Encounter] = queue.SimpleQueue()
         self._over = threading.Event()
 
@@ -88,8 +104,11 @@ class Impostor:
             with self._greeted(client) as (victim, login):
                 encounter = Encounter(trusted=True)
                 if self._upstream is None:
-                    encounter = Encounter(trusted=True, password=_gives_password(victim))
+                    given = _given_password(victim)
+                    kept = Secret(given) if given and self._keeps else None
+                    encounter = Encounter(trusted=True, password=bool(given), captured=kept)
                 else:
+                    encounter = Encounter(trusted=True, stripped=self._strips)
                     self._relay(victim, login, self._upstream)
         except ssl.SSLError as exc:
             encounter = Encounter(trusted=encounter.trusted, alert=Alert.of(exc))
@@ -116,8 +135,10 @@ class Impostor:
             server, offered = wire.ask_for_tls(*upstream, timeout_s=self._timeout_s)
             stack.enter_context(server)
             if offered:
-                server = stack.enter_context(client_context(None).wrap_socket(server))
+                server = stack.enter_context(client_context(None, self._shown).wrap_socket(server))
             server.sendall(login)
+            if self._strips:
+                victim.sendall(_without_binding(*wire.message(server)))
             ready = stack.enter_context(selectors.DefaultSelector())
             ready.register(victim, selectors.EVENT_READ, server)
             ready.register(server, selectors.EVENT_READ, victim)
@@ -142,7 +163,15 @@ class Impostor:
         return False
 
 
-def _gives_password(victim: socket.socket) -> bool:
+def _given_password(victim: socket.socket) -> str:
     victim.sendall(wire.CLEARTEXT_PASSWORD_REQUEST)
     kind, body = wire.message(victim)
-    return kind == b"p" and len(body) > 1
+    return body.rstrip(b"\0").decode("utf-8", "replace") if kind == b"p" else ""
+
+
+def _without_binding(kind: bytes, body: bytes) -> bytes:
+    """Write a server's message again; where it lists SASL mechanisms, without those that bind the channel."""
+    if kind == b"R" and body[:4] == _SASL:
+        names = [name for name in body[4:].split(b"\0") if name and not name.endswith(b"-PLUS")]
+        body = _SASL + b"".join(name + b"\0" for name in names) + b"\0"
+    return kind + struct.pack(">I", len(body) + 4) + body

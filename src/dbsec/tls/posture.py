@@ -11,6 +11,7 @@ from dbsec.tls.ca import KeyPair
 CERTIFICATE_FILE = "server.crt"
 KEY_FILE = "server.key"
 CLIENT_CA_FILE = "root.crt"
+CRL_FILE = "root.crl"
 LOOPBACK = ("127.0.0.1/32", "::1/128")
 
 # TLS 1.2 is what NIST SP 800-52r2 3.1 still allows; cipher suites and groups keep PostgreSQL's own defaults.
@@ -33,7 +34,8 @@ _EVERYTHING = ("all", "replication")  # "all" does not cover replication
 @dataclass(frozen=True, slots=True)
 class Posture:
     """The state to reach. ``server_ca`` (PEM) is what clients check ``certificate`` against; ``client_ca`` (PEM) is
-    what the server checks client certificates against.
+    what the server checks client certificates against; ``crl`` (PEM) those that it has revoked: with a list the server
+    refuses every client certificate once the list is past its nextUpdate.
     """
 
     certificate: KeyPair
@@ -41,6 +43,12 @@ class Posture:
     client_ca: bytes
     hba: tuple[HbaLine, ...]
     settings: Mapping[str, str] = field(default_factory=lambda: dict(SETTINGS))
+    crl: bytes | None = None
+
+    @property
+    def all_settings(self) -> Mapping[str, str]:
+        """The settings, that of the revocation list among them where there is one."""
+        return {**self.settings, "ssl_crl_file": CRL_FILE} if self.crl else self.settings
 
 
 def hba(

@@ -111,12 +111,16 @@ def certificate(
             der, cipher = sock.getpeercert(binary_form=True) or b"", sock.cipher()
             return Served(hashlib.sha256(der).hexdigest(), sock.version() or "", cipher[0] if cipher else "")
     except ssl.SSLCertVerificationError as exc:
-        reason = _REASONS.get(exc.verify_code, Reason.OTHER_CERTIFICATE_FAULT)
-        return TlsRefusal(reason, exc.verify_code, exc.verify_message)
+        return TlsRefusal(verdict(exc), exc.verify_code, exc.verify_message)
     except ssl.SSLError as exc:
         return TlsRefusal(Reason.HANDSHAKE, 0, exc.reason or str(exc))
     except OSError as exc:
         raise _unreachable(address, port, exc) from exc
+
+
+def verdict(error: ssl.SSLCertVerificationError) -> Reason:
+    """Name the fault that OpenSSL found in a certificate."""
+    return _REASONS.get(error.verify_code, Reason.OTHER_CERTIFICATE_FAULT)
 
 
 def login_reply(

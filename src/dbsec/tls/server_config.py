@@ -15,17 +15,18 @@ from psycopg import sql
 from dbsec import retry
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ApplyError, DbsecError, GaveUp, reason
-from dbsec.pg import Conninfo, connect, facts
+from dbsec.pg import Conninfo, connect, facts, settle
 from dbsec.progress import Progress, Silent
-from dbsec.tls import probe
+from dbsec.tls import probe, undo
 from dbsec.tls.data_folder import DataFolder
-from dbsec.tls.posture import CERTIFICATE_FILE, CLIENT_CA_FILE, KEY_FILE
+from dbsec.tls.posture import CERTIFICATE_FILE, CLIENT_CA_FILE, CRL_FILE, KEY_FILE
 from dbsec.tls.server_plan import Plan, plan, served_fingerprint
 
 _SILENT: Progress = Silent()
 _HBA_ERRORS: LiteralString = "SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL"
 _LOADED_AT: LiteralString = "SELECT pg_conf_load_time()"
 _RELOAD_WITHIN_S = 10.0
+_NOTE = "dbsec_tls_apply.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def apply(
             raise ApplyError("the server is not as it was when the plan was made", hint="plan again, and read it")
         change = _Change(connection, admin, folder, planned, clock)
         before = change.files()
+        undo.keep(folder, _NOTE, undo.Before(before, {one.name: one.own for one in planned.settings}))
         try:
             progress.step("certificate, key and settings")
             seconds = change.switch_tls(within_s)
@@ -68,7 +70,27 @@ def apply(
             if not isinstance(exc, (DbsecError, psycopg.Error, OSError)):
                 raise
             raise ApplyError(f"encryption in transit was rolled back: {exc}", hint="see the server's log") from exc
+        undo.drop(folder, _NOTE)
         return Applied(planned, seconds)
+
+
+def recover(admin: Conninfo, folder: DataFolder, *, progress: Progress = _SILENT) -> bool:
+    """Put back what an ``apply`` that was killed has left; True where there was something.
+
+    ``admin`` is who can come in now, by the old lines or the new. Errors: ``UsageError``, ``ConnectError``.
+    """
+    before = undo.kept(folder, _NOTE)
+    if before is None:
+        return False
+    progress.step("putting back what a run before this one had left half done")
+    with connect(admin) as connection:
+        for name, data in before.files.items():
+            folder.restore(name, data)
+        for setting, own in before.settings.items():
+            alter_system(connection, setting, own)
+        reload(connection)
+    undo.drop(folder, _NOTE)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +104,7 @@ class _Change:
     clock: Clock
 
     def files(self) -> Mapping[str, bytes | None]:
-        names = (KEY_FILE, CERTIFICATE_FILE, CLIENT_CA_FILE, self.planned.hba_file)
+        names = (KEY_FILE, CERTIFICATE_FILE, CLIENT_CA_FILE, CRL_FILE, self.planned.hba_file)
         return {name: self.folder.read(name) for name in names}
 
     def switch_tls(self, within_s: float) -> float:
@@ -90,8 +112,10 @@ class _Change:
         self.folder.write(KEY_FILE, posture.certificate.key, mode=0o600)
         self.folder.write(CERTIFICATE_FILE, posture.certificate.certificate)
         self.folder.write(CLIENT_CA_FILE, posture.client_ca)
+        if posture.crl is not None:
+            self.folder.write(CRL_FILE, posture.crl)
         for change in self.planned.settings:
-            self._alter_system(change.name, change.new)
+            alter_system(self.connection, change.name, change.new)
         begun = self.clock.monotonic()
         self._reload()
         self._await_certificate(within_s)
@@ -107,22 +131,25 @@ class _Change:
             ca = Path(private) / "ca.crt"
             ca.write_bytes(self.planned.posture.server_ca)
             with connect(self.admin.but(sslmode="verify-full", sslrootcert=ca)) as returned:
-                _check_settings(returned, self.planned.posture.settings)
+                _check_settings(returned, self.planned.posture.all_settings)
 
     def put_back(self, before: Mapping[str, bytes | None], *, cause: BaseException) -> None:
         """Restore each file and setting, whatever becomes of the others. Errors: ``ApplyError`` naming what is not."""
         left: list[str] = []
+        settle(self.connection)
         for name, data in before.items():
             with _noted(left, f"'{name}' is not back"):
                 self.folder.restore(name, data)
         for change in self.planned.settings:
             with _noted(left, f"setting '{change.name}' is not back"):
-                self._alter_system(change.name, change.own)
+                alter_system(self.connection, change.name, change.own)
         complete = not left
         with _noted(left, "the state before is not proven to be in force"):
             self._reload()
             if complete:
                 self._await_old()
+        if not left:
+            undo.drop(self.folder, _NOTE)
         if left:
             raise ApplyError(
                 f"it did not hold ({reason(cause)}), and not all is as before: {'; '.join(left)}",
@@ -154,23 +181,32 @@ class _Change:
             seen = last[0].text if isinstance(last[0], probe.TlsRefusal) else "another certificate is served"
             raise ApplyError(f"the new certificate is not served within {within_s:g} s: {seen}") from exc
 
-    def _alter_system(self, name: str, value: str | None) -> None:
-        if value is None:
-            self.connection.execute(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
-            return
-        statement = sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
-        self.connection.execute(statement)
-
     def _reload(self) -> None:
-        """Reload, and wait until it has counted: the postmaster reads its files before it takes the next client."""
-        before = self.connection.execute(_LOADED_AT).fetchone()
-        self.connection.execute("SELECT pg_reload_conf()")
-        retry.wait_until(
-            lambda: self.connection.execute(_LOADED_AT).fetchone() != before,
-            within_s=_RELOAD_WITHIN_S,
-            what="the reload",
-            clock=self.clock,
-        )
+        reload(self.connection, clock=self.clock)
+
+
+def alter_system(connection: psycopg.Connection[Any], name: str, value: str | None) -> None:
+    """Set one setting in postgresql.auto.conf, or take it out where the value is None; it counts after a reload."""
+    if value is None:
+        connection.execute(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
+        return
+    statement = sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
+    connection.execute(statement)
+
+
+def reload(connection: psycopg.Connection[Any], *, clock: Clock = SYSTEM) -> None:
+    """Reload, and wait until it has counted: the postmaster reads its files before it takes the next client.
+
+    Errors: ``GaveUp``.
+    """
+    before = connection.execute(_LOADED_AT).fetchone()
+    connection.execute("SELECT pg_reload_conf()")
+    retry.wait_until(
+        lambda: connection.execute(_LOADED_AT).fetchone() != before,
+        within_s=_RELOAD_WITHIN_S,
+        what="the reload",
+        clock=clock,
+    )
 
 
 @contextmanager

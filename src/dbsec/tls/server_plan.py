@@ -12,13 +12,15 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from dbsec.clock import SYSTEM
 from dbsec.errors import ConfigError, UsageError
 from dbsec.pg import facts
 from dbsec.pg.hba import render
 from dbsec.tls import probe
 from dbsec.tls.context import client_context, server_context
 from dbsec.tls.data_folder import DataFolder
-from dbsec.tls.posture import CLIENT_CA_FILE, Posture
+from dbsec.tls.issuers import checks
+from dbsec.tls.posture import CLIENT_CA_FILE, CRL_FILE, Posture
 
 _HEADER = "written by dbsec: the first line that matches a connection decides"
 _PLACES: LiteralString = "SELECT current_setting('data_directory'), current_setting('hba_file')"
@@ -50,11 +52,12 @@ class Plan:
     certificate_old: str | None
     certificate_new: str
     client_ca_changes: bool
+    crl_changes: bool = False
 
     @property
     def empty(self) -> bool:
         same = (self.hba_old, self.certificate_old) == (self.hba_new, self.certificate_new)
-        return same and not self.settings and not self.client_ca_changes
+        return same and not self.settings and not self.client_ca_changes and not self.crl_changes
 
     def render(self) -> str:
         """Write it for a person: certificate, settings, hba as a unified diff; no key and no secret."""
@@ -62,6 +65,7 @@ class Plan:
             return "nothing to change\n"
         lines = [f"certificate  {(self.certificate_old or 'none')[:16]} -> {self.certificate_new[:16]}"]
         lines += ["client CA    replaced"] if self.client_ca_changes else []
+        lines += ["revoked      list replaced"] if self.crl_changes else []
         lines += [f"setting      {c.name}: {c.old or 'none'} -> {c.new}" for c in self.settings]
         hba = difflib.unified_diff(
             self.hba_old.splitlines(), self.hba_new.splitlines(), f"{self.hba_file} (now)", "(planned)", lineterm=""
@@ -82,13 +86,14 @@ def plan(connection: psycopg.Connection[Any], folder: DataFolder, posture: Postu
         raise UsageError(f"'{folder.path}' is not the data folder of this server: that is '{data_directory}'")
     return Plan(
         posture,
-        _setting_changes(connection, posture.settings),
+        _setting_changes(connection, posture.all_settings),
         hba_file,
         (folder.read(hba_file) or b"").decode("utf-8", "surrogateescape"),
         render(posture.hba, header=_HEADER),
         served_fingerprint(connection),
         posture.certificate.fingerprint,
         folder.read(CLIENT_CA_FILE) != posture.client_ca,
+        posture.crl is not None and folder.read(CRL_FILE) != posture.crl,
     )
 
 
@@ -99,6 +104,11 @@ def served_fingerprint(connection: psycopg.Connection[Any]) -> str | None:
         raise UsageError("a certificate is proven on the network: connect by host name, not by a Unix socket")
     served = probe.certificate(info.hostaddr or info.host, info.port, server_name=info.host, ca=None)
     return served.fingerprint if isinstance(served, probe.Served) else None
+
+
+def own_settings(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """Return what ALTER SYSTEM has set so far."""
+    return dict(connection.execute(_OWN_SETTINGS).fetchall())
 
 
 def _check_loads(posture: Posture) -> None:
@@ -112,11 +122,13 @@ def _check_loads(posture: Posture) -> None:
             client_context(ca)
         except (ssl.SSLError, ValueError) as exc:
             raise ConfigError(f"the CA that {name} shall trust is not a certificate in PEM") from exc
+    if posture.crl is not None:
+        checks.check_crl(posture.crl, posture.client_ca, now=SYSTEM.now())
 
 
 def _setting_changes(connection: psycopg.Connection[Any], wanted: Mapping[str, str]) -> tuple[SettingChange, ...]:
     found = facts.settings(connection, list(wanted))
-    own: dict[str, str] = dict(connection.execute(_OWN_SETTINGS).fetchall())
+    own = own_settings(connection)
     if unknown := sorted(wanted.keys() - found.keys()):
         raise ConfigError(f"this PostgreSQL has no setting '{unknown[0]}'", hint="leave it out for this version")
     return tuple(

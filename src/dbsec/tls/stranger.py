@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,8 @@ from dbsec.tls import probe
 from dbsec.tls.ca import Authority, KeyPair, self_signed
 from dbsec.tls.impostor import Encounter, Impostor
 
+_NAME_MISMATCH, _ADDRESS_MISMATCH = 62, 64
+
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
@@ -24,6 +27,10 @@ class Stranger:
     name: str
     verify_code: int
     certificate: Callable[[Authority, str], KeyPair]
+
+    def code_for(self, host: str) -> int:
+        """Return the code for a client that dials ``host``: that of a wrong name is another for an address."""
+        return _ADDRESS_MISMATCH if self.verify_code == _NAME_MISMATCH and is_address(host) else self.verify_code
 
 
 def _another_host(authority: Authority, _: str) -> KeyPair:
@@ -38,6 +45,10 @@ def _expired(authority: Authority, host: str) -> KeyPair:
     return authority.issue_server([host], start=SYSTEM.now() - timedelta(days=91), lifetime=timedelta(days=90))
 
 
+def _not_yet_valid(authority: Authority, host: str) -> KeyPair:
+    return authority.issue_server([host], start=SYSTEM.now() + timedelta(days=1))
+
+
 def _self_signed(_: Authority, host: str) -> KeyPair:
     return self_signed([host])
 
@@ -48,6 +59,7 @@ STRANGERS: Mapping[str, Stranger] = {
         Stranger("another host name", 62, _another_host),
         Stranger("an unknown CA", 20, _unknown_ca),
         Stranger("an expired certificate", 10, _expired),
+        Stranger("a certificate of tomorrow", 9, _not_yet_valid),
         Stranger("a self-signed certificate", 18, _self_signed),
     )
 }
@@ -87,7 +99,9 @@ def impersonate(client: Conninfo, authority: Authority, stranger: Stranger) -> M
         impostor.met()
         said = refusal(_routed(client, impostor))
         encounter = impostor.met()
-    with Impostor(authority.issue_server([client.host]), upstream) as good:
+    # A server that asks for a client certificate would refuse the relay, and that would not be the stranger's fault.
+    shown = authority.issue_client(client.user) if "sslcert" in client.params else None
+    with Impostor(authority.issue_server([client.host]), upstream, shown=shown) as good:
         # Channel binding finds the man in the middle by itself, good certificate or not; here the certificate decides.
         control = refusal(_routed(client, good).but(channel_binding="disable"))
     return Meeting(encounter, said, judged.verify_code if isinstance(judged, probe.TlsRefusal) else 0, control)
@@ -101,6 +115,15 @@ def ask_for_password(client: Conninfo, authority: Authority) -> tuple[Encounter,
     with Impostor(authority.issue_server([client.host]), None) as impostor:
         said = refusal(_routed(client, impostor))
         return impostor.met(), said
+
+
+def is_address(host: str) -> bool:
+    """Tell an IP address from a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def refusal(conninfo: Conninfo) -> str | None:

@@ -11,11 +11,32 @@ from dbsec.evidence import Drill, Observation, Outcome
 from dbsec.lab.cluster import SUPERUSER
 from dbsec.pg import Conninfo
 from dbsec.roles import set_password
-from dbsec.tls import DataFolder, KeyPair, Posture, TransitTarget, apply, drain_plaintext, hba, md5_roles, plan
+from dbsec.tls import (
+    DataFolder,
+    KeyPair,
+    Posture,
+    TransitTarget,
+    apply,
+    drain_plaintext,
+    hba,
+    matrix,
+    md5_roles,
+    plan,
+)
 from dbsec.tls import drills as attacks
 from dbsec.tls.drill import SESSIONS
+from dbsec.tls.matrix import Bench, Server
 
 DRAIN_S = 4.0
+_OF_THE_MATRIX = (
+    "md5-role",
+    "client-wrong-ca",
+    "client-expired",
+    "client-not-yet-valid",
+    "client-another-name",
+    "client-revoked",
+    "client-stale-crl",
+)
 
 
 def drills(stage: Stage) -> Sequence[Drill]:
@@ -26,7 +47,19 @@ def drills(stage: Stage) -> Sequence[Drill]:
         authority=stage.lab.site.authority,
         mtls=lambda: stage.login("migrator"),
     )
-    return attacks(target)
+    wanted = [case for case in matrix.cases() if case.name in _OF_THE_MATRIX]
+    return (*attacks(target), *matrix.drills(lambda: _bench(stage), wanted))
+
+
+def _bench(stage: Stage) -> Bench:
+    primary = stage.lab.primary
+    return Bench(
+        stage.login("service"),
+        stage.lab.site.authority,
+        stage.login("migrator"),
+        stage.login("admin"),
+        Server(DataFolder(primary.data), primary.log),
+    )
 
 
 def harden(stage: Stage) -> Iterator[Seen]:
@@ -59,7 +92,8 @@ def _verified(stage: Stage, who: str) -> Conninfo:
 
 def _apply(stage: Stage, pair: KeyPair, *, transitional: bool) -> None:
     authority = stage.lab.site.authority.certificate
-    wanted = Posture(pair, authority, authority, hba(admin=SUPERUSER, transitional=transitional))
+    crl = stage.lab.site.authority.crl([])
+    wanted = Posture(pair, authority, authority, hba(admin=SUPERUSER, transitional=transitional), crl=crl)
     folder = DataFolder(stage.lab.primary.data)
     with stage.admin() as admin:
         planned = plan(admin, folder, wanted)

@@ -1,0 +1,1 @@
+"""The commands of ``dbsec tls``: a file here that has ``add`` is one of them."""

@@ -1,0 +1,1 @@
+"""The cases: a file here that has ``CASES`` adds to the matrix."""

@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
-LOCKS  := core app lab migrations alembic vault aws pkcs11 orm pg18 screens demo test
+LOCKS  := core app lab migrations alembic vault aws pkcs11 orm backup mysql pg18 screens demo test
 
-.PHONY: demo test api rules guardrails lint bench setup setup-test setup-extra lock clean help
+.PHONY: demo drill test api rules guardrails lint bench setup setup-test setup-extra lock clean help
 
 help:
 	@echo "make demo         bring up real servers, attack, harden, attack again, write dbsec-report/"
+	@echo "make drill        rehearse restores on real servers, of dbsec's backups and of pgBackRest's; into dbsec-report-drill/"
 	@echo "make test         every test (DBSEC_REQUIRE=all: a missing server is an error)"
 	@echo "make lint         ruff, mypy and the import contract"
 	@echo "make bench        every benchmark with --quick"
 	@echo "make setup        the virtual environment alone"
-	@echo "make setup-extra  Debian's servers (PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium)"
+	@echo "make setup-extra  Debian's servers (PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium, cryptsetup, gocryptfs)"
 	@echo "make api          write docs/api.txt again"
 	@echo "make rules        write docs/rules/ again"
 	@echo "make guardrails   write db/migrations/guardrails.sql again"
@@ -23,8 +24,11 @@ help:
 demo: setup
 	@$(BIN)/dbsec demo $(DEMO)
 
+drill: setup setup-extra
+	@$(BIN)/python scripts/drill.py
+
 test: setup-test setup-extra
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(or $(TESTS),tests/acceptance tests/integration tests/attack tests/contract tests/docs tests/arch tests/unit)
 
 lint: setup-test
 	@$(BIN)/ruff check .

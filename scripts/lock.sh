@@ -29,9 +29,10 @@ for name in "$@"; do
 done
 
 # a benchmark's peers, each alone: their dependencies must not move ours
-for peer in alembic aws-encryption-sdk sqlalchemy-utils squawk-cli sslyze tink; do
+for peer in alembic aws-encryption-sdk secrets-cache sqlalchemy-utils squawk-cli sslyze tink; do
     case $peer in
         aws-encryption-sdk) asked="$peer[MPL]" ;;
+        secrets-cache) asked="aws-secretsmanager-caching cachetools" ;;
         sqlalchemy-utils) asked="$peer sqlalchemy cryptography psycopg[binary]" ;;
         *) asked=$peer ;;
     esac

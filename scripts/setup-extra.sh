@@ -1,12 +1,15 @@
 #!/bin/sh
-# Debian's servers for the tests that need them: PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium.
+# Debian's servers for the tests that need them: PostgreSQL 15, PgBouncer, MariaDB, SoftHSM, pgBackRest, Chromium,
+# cryptsetup and gocryptfs.
 # Root installs them with apt-get; anybody else unpacks them into .extra/ of this checkout. A second call does nothing.
 # What cannot be had is said and is no error here: its tests are skipped by name, or fail with DBSEC_REQUIRE=all.
 set -eu
 cd "$(dirname "$0")/.."
-WANTED="postgresql-15 pgbouncer mariadb-server softhsm2 pgbackrest chromium-headless-shell fonts-dejavu-core libatomic1"
+WANTED="postgresql-15 pgbouncer mariadb-server softhsm2 pgbackrest chromium-headless-shell fonts-dejavu-core libatomic1
+        cryptsetup-bin gocryptfs fuse3"
 PROGRAMS="usr/sbin/pgbouncer usr/sbin/mariadbd usr/bin/mariadb usr/bin/mariadb-install-db usr/bin/softhsm2-util
-          usr/bin/pgbackrest usr/lib/chromium/chromium-headless-shell"
+          usr/bin/pgbackrest usr/lib/chromium/chromium-headless-shell sbin/cryptsetup usr/bin/gocryptfs
+          usr/bin/fusermount3"
 EXTRA=$PWD/.extra
 
 say() { echo "setup-extra: $*" >&2; }

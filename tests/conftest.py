@@ -26,7 +26,9 @@ from dbsec.testing.clusters import Cluster, Clusters
 from dbsec.testing.reaper import nothing_survives
 
 if TYPE_CHECKING:
+    from tests.daemons import Daemons
     from tests.moto import Moto
+    from tests.objectstore import S3
     from tests.openbao import OpenBao
     from tests.softhsm import SoftHsm
 
@@ -36,7 +38,7 @@ EXTRA = ROOT / ".extra"  # where make setup-extra unpacks what it may not instal
 os.environ["PATH"] = f"{os.environ['PATH']}:{EXTRA / 'bin'}"
 # Seconds of a folder's tests summed over all workers. Machines are noisy: three times as much is an error.
 BUDGETS_S = {
-    "unit": 60,
+    "unit": 120,
     "arch": 60,
     "contract": 90,
     "docs": 60,
@@ -175,6 +177,18 @@ def openbao(openbao_factory: Callable[..., OpenBao]) -> OpenBao:
 
 
 @pytest.fixture(scope="session")
+def daemons(server_root: Path) -> Iterator[Daemons]:
+    """Make private MariaDBs and PgBouncers."""
+    from tests.daemons import Daemons
+
+    made = Daemons(server_root, account.server_account(Silent()), (EXTRA / "root/usr/sbin", EXTRA / "root/usr/bin"))
+    _other_servers.append(made.running)
+    yield made
+    made.close()
+    assert not made.running(), "a MariaDB or PgBouncer outlived its tests"
+
+
+@pytest.fixture(scope="session")
 def softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
     """A PKCS#11 token in software; one in a process, for the module is initialised once."""
     from tests.softhsm import start
@@ -194,6 +208,22 @@ def moto(server_root: Path) -> Iterator[Moto]:
     _other_servers.append(server.running)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(server_root: Path) -> Iterator[S3]:
+    """One real S3 for all tests of a worker; each takes a prefix of its own: ``s3.url()``."""
+    from tests.objectstore import Stores
+
+    made = Stores(server_root, account.server_account(Silent()))
+    _other_servers.append(made.running)
+    try:
+        yield made.create()
+    except ProgramMissing as exc:
+        missing(f"SeaweedFS is not installed: {exc.hint}")
+    finally:
+        made.close()
+    assert not made.running(), "an S3 outlived its tests"
 
 
 @pytest.fixture(scope="session")

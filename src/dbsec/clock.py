@@ -23,14 +23,11 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock."""
 
+    monotonic = staticmethod(time.monotonic)  # itself: a cache asks it at each read
+    sleep = staticmethod(time.sleep)
+
     def now(self) -> datetime:
         return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 SYSTEM: Clock = SystemClock()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dbsec.errors import ConfigError
 
@@ -16,6 +18,20 @@ PILLARS = (
     *("migrations", "tls", "backup", "crypto", "secrets", "tenancy", "roles"),
     *("audit", "kms", "store", "lab", "demo", "masking", "clusters"),
 )
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def span(text: object) -> object:
+    """Read ``90s``, ``5min``, ``12h`` or ``365d``; pydantic's own would take ``PT5M`` alone."""
+    found = _SPAN.fullmatch(text.strip()) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("write a number and s, min, h or d: '5min'")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+Span = Annotated[timedelta, BeforeValidator(span)]
 
 
 class Section(BaseModel):

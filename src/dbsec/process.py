@@ -166,18 +166,21 @@ def run(
     account: Account | None = None,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
+    inherit: Sequence[int] = (),
     timeout_s: float = 120,
     hint: str = "",
 ) -> str:
     """Run a program to its end and return what it printed to stdout.
 
-    The child gets ``clean_environment(cwd)`` and ``env``; secrets go through ``stdin`` or a private file, never argv.
+    The child gets ``clean_environment(cwd)`` and ``env``, and keeps the file descriptors ``inherit``; secrets go
+    through these, ``stdin`` or a private file, never argv.
     Errors: ``ProgramMissing``; ``ProgramError`` with the end of its stderr for another exit code than 0, or a time-out,
     at which what it had started in its session is killed too.
     """
     pipe = subprocess.PIPE
     source = subprocess.DEVNULL if stdin is None else pipe
-    child = _start(argv, cwd, account, env, hint=hint, stdin=source, stdout=pipe, stderr=pipe)
+    streams = {"stdin": source, "stdout": pipe, "stderr": pipe, "pass_fds": tuple(inherit)}
+    child = _start(argv, cwd, account, env, hint=hint, **streams)
     name = Path(argv[0]).name
     output = _end_of(child, name, timeout_s, stdin, hint)
     if code := child.returncode:

@@ -23,4 +23,4 @@ def test_what_is_installed_is_not_installed_again(target):
 def test_help_names_every_target_that_a_person_calls():
     done = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=False)
     named = {line.split()[1] for line in done.stdout.splitlines()}
-    assert {"demo", "test", "lint", "bench", "setup", "setup-extra", "lock", "clean"} <= named
+    assert {"demo", "drill", "test", "lint", "bench", "setup", "setup-extra", "lock", "clean"} <= named

@@ -61,14 +61,14 @@ def test_a_quick_test_passes(pytest_on):
 
 
 def test_a_runaway_folder_is_an_error(pytest_on):
-    code, said = pytest_on(SLOW, ('"unit": 60', '"unit": 0.05'))
+    code, said = pytest_on(SLOW, ('"unit": 120', '"unit": 0.05'))
     assert "1 passed" in said
     assert "ERROR: tests/unit took three times its budget" in said
     assert code == 1
 
 
 def test_a_little_over_the_budget_is_only_shown(pytest_on):
-    code, said = pytest_on(SLOW, ('"unit": 60', '"unit": 0.7'))
+    code, said = pytest_on(SLOW, ('"unit": 120', '"unit": 0.7'))
     assert (code, "ERROR" in said) == (0, False), said
 
 

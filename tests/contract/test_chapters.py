@@ -35,11 +35,15 @@ def test_orders_are_unique_and_leave_gaps():
 class _Lab:
     """Enough of a lab for drills to be made; none of them is run."""
 
+    folder = Path("lab")
+
     class primary:  # noqa: N801
         log = Path("server.log")
+        binaries = None
 
     class site:  # noqa: N801
         authority = Authority.create("unused")
+        account = None
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)

@@ -39,7 +39,8 @@ def test_help_says_what_it_does_and_each_option_is_told(argv):
 def test_a_bad_option_is_a_usage_error(argv):
     argv = (*argv, "--no-such-option")
     done = subprocess.run([sys.executable, "-m", "dbsec", *argv], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    # up to 125 PostgreSQL takes for the end of the archive
+    assert done.returncode == (255 if argv[:3] == ("backup", "wal", "fetch") else 2)
     assert "Traceback" not in done.stderr
 
 

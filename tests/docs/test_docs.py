@@ -40,7 +40,7 @@ def _named(command: str) -> list[Any]:
     """Find what is named: the words that are commands, and after a bar its siblings."""
     bare = re.sub(r"\[[^]]*\]", " ", command)
     first, *others = [part.split() for part in bare.split("|")]
-    group: Any = typer.main.get_command(COMMANDS[first[0]])
+    group: Any = typer.main.get_command(COMMANDS[first[0].replace("-", "_")])
     found = group
     for word in first[1:]:
         if not hasattr(found, "commands") or word.startswith("-"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from dbsec.errors import ConnectError, ProgramError
 from dbsec.evidence import Control, Drill, Phase, Provenance, Recorder
 from dbsec.lab import ports
-from dbsec.pg import connect, facts
+from dbsec.pg import connect, facts, settle
 from dbsec.pg.instance import Instance
 from dbsec.secret import Secret
 
@@ -64,3 +65,21 @@ def test_standby_streams_and_its_configuration_holds_no_password(cluster_factory
 def test_port_in_use_is_told_and_nothing_is_left_running(cluster, cluster_factory):
     with pytest.raises(ProgramError, match="did not start on port"):
         cluster_factory(port=str(cluster.instance.port))
+
+
+def test_a_session_whose_statement_was_cut_off_takes_the_next_one(database):
+    with connect(database.conninfo) as session:
+        settle(session)  # an idle one is left alone
+        # where an interrupt strikes between psycopg's sending and its waiting
+        session.pgconn.send_query(b"SELECT pg_sleep(0.2); SELECT set_config('application_name', 'cut off', false)")
+        with pytest.raises(psycopg.OperationalError, match="another command is already in progress"):
+            session.execute("SELECT 1")
+        settle(session)
+        assert session.execute("SHOW application_name").fetchone() == ("cut off",)
+
+
+def test_a_session_that_has_gone_is_not_waited_for(database):
+    with connect(database.conninfo) as session:
+        session.pgconn.send_query(b"SELECT pg_terminate_backend(pg_backend_pid())")
+        settle(session)
+        assert session.broken

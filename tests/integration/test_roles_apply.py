@@ -561,10 +561,12 @@ class Struck(SystemClock):
 
 
 def test_an_interrupt_takes_the_log_settings_back(site: Site) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     with connect(site.admin) as admin:
+
+        def interrupt() -> None:
+            admin.pgconn.send_query(b"SELECT 1")  # it strikes before the answer has been read
+            raise KeyboardInterrupt
+
         there = audit_log.plan(admin)
         with pytest.raises(KeyboardInterrupt):
             audit_log.apply(admin, there, clock=Struck(interrupt))

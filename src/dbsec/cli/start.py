@@ -16,6 +16,12 @@ _UNUSED = ("inspect", "ipaddress", "json")  # of what dataclasses, pathlib and d
 
 def run() -> None:
     """Run the command line on ``sys.argv``."""
+    if verb := exits.postgres_verb(sys.argv[1:]):
+        exits.run_for_postgres(_run, verb, proof="--proof" in sys.argv)
+    _run()
+
+
+def _run() -> None:
     os.umask(0o077)
     for end in (signal.SIGTERM, signal.SIGHUP):  # a cancelled job and a closed terminal end as Ctrl-C does
         if signal.getsignal(end) is not signal.SIG_IGN:

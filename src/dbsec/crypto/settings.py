@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, ValidationError, field_validator
 from pydantic import Field as Value
+from pydantic import ValidationError, field_validator
 
-from dbsec.config import Config, Section
+from dbsec.config import Config, Section, Span
 from dbsec.crypto.binding import Field
 from dbsec.crypto.columns import EncryptedColumn, Mode
 from dbsec.crypto.keyring import Profile
 from dbsec.crypto.lookup import BlindIndex, Normal
 from dbsec.errors import ConfigError, DbsecError
-
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
-_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
-
-
-def span(text: object) -> object:
-    """Read ``90s``, ``5min``, ``12h`` or ``365d``; pydantic's own would take ``PT5M`` alone."""
-    found = _SPAN.fullmatch(text.strip()) if isinstance(text, str) else None
-    if found is None:
-        raise ValueError("write a number and s, min, h or d: '5min'")
-    return timedelta(**{_UNITS[found[2]]: float(found[1])})
-
-
-Span = Annotated[timedelta, BeforeValidator(span)]
 
 
 class IndexSettings(Section):

@@ -22,6 +22,7 @@ from dbsec.progress import Progress
 from dbsec.secret import Secret
 
 if TYPE_CHECKING:
+    from dbsec.demo.backups import Backups
     from dbsec.demo.tenant_keys import TenantKeys
 
 DATABASE = "app"
@@ -35,7 +36,7 @@ class Stage:
     ``visitors`` are sessions that the baseline keeps open as a careless client would. ``deploy`` brings a migration
     file to the database as the team does it at this moment, and raises where that way refuses it. ``canaries`` are a
     phone and an e-mail address that are looked for on every disk, before and after they were encrypted. ``keys`` are
-    there from then on.
+    there from then on, and ``backups`` once there is a repository.
     """
 
     lab: Lab
@@ -50,6 +51,7 @@ class Stage:
     deploy: Callable[[str, str], None] | None = None
     canaries: dict[str, Secret] = field(default_factory=dict)
     keys: TenantKeys | None = None
+    backups: Backups | None = None
     visitors: list[psycopg.Connection[Any]] = field(default_factory=list)
     _passwords: dict[str, Secret] = field(default_factory=dict)
 

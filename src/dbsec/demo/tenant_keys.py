@@ -37,7 +37,7 @@ class TenantKeys:
             tenants = [str(row[0]) for row in session.execute("SELECT id FROM app.tenants ORDER BY id")]
         for tenant in tenants:
             open_admin(admin_uri(stage), environ={}, tenant=tenant).create()
-        return cls(key_uri(stage), _token(stage))
+        return cls(key_uri(stage), bao_token(stage, "crypto", _POLICY))
 
     @property
     def settings(self) -> dict[str, str]:
@@ -65,14 +65,15 @@ def _facts(stage: Stage) -> dict[str, Any]:
     return dict(stage.lab.site.state.facts["openbao"])
 
 
-def _token(stage: Stage) -> Secret:
+def bao_token(stage: Stage, purpose: str, policy: str) -> Secret:
+    """Return a token of the lab's OpenBao that may do what one policy says. Errors: ``httpx.HTTPError``."""
     facts = _facts(stage)
     context = ssl.create_default_context(cafile=str(stage.lab.site.ca_path))
     headers = {"X-Vault-Token": Path(facts["token"]).read_text(encoding="utf-8").strip()}
     with httpx.Client(verify=context, trust_env=False, timeout=5, headers=headers) as client:
-        base = f"{facts['address']}/v1"
-        client.put(f"{base}/sys/policies/acl/app-crypto", json={"policy": _POLICY}).raise_for_status()
-        asked = {"policies": ["app-crypto"], "no_default_policy": False, "ttl": "1h", "display_name": "orders"}
+        base, name = f"{facts['address']}/v1", f"app-{purpose}"
+        client.put(f"{base}/sys/policies/acl/{name}", json={"policy": policy}).raise_for_status()
+        asked = {"policies": [name], "no_default_policy": False, "ttl": "1h", "display_name": purpose}
         made = client.post(f"{base}/auth/token/create-orphan", json=asked)
         made.raise_for_status()
         return Secret(str(made.json()["auth"]["client_token"]))

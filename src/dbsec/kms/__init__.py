@@ -1,6 +1,6 @@
 """Keys that wrap keys: one port, one URI a KEK, one file a provider; the KEK never leaves it."""
 
-from dbsec.kms.batch import rewrap_many, unwrap_many
+from dbsec.kms.batch import rewrap_many, unwrap_many, wrap_many
 from dbsec.kms.errors import CircuitOpen, KmsError, KmsRefused, KmsUnavailable
 from dbsec.kms.guarded import Breaker, Guarded
 from dbsec.kms.opening import open_admin, open_kms
@@ -31,4 +31,5 @@ __all__ = [
     "open_kms",
     "rewrap_many",
     "unwrap_many",
+    "wrap_many",
 ]

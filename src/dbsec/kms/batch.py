@@ -6,9 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from dbsec.kms.errors import KmsError, KmsUnavailable
-from dbsec.kms.port import Aad, Batched, Kms
+from dbsec.kms.port import Aad, Batched, Kms, WrapsMany
 
 R = TypeVar("R", bytes, bytearray)
+
+
+def wrap_many(kms: Kms, items: Sequence[tuple[bytes, Aad]]) -> list[bytes | KmsError]:
+    """Wrap each DEK; a result or what went wrong stands where its item stood."""
+    return kms.wrap_many(items) if isinstance(kms, WrapsMany) else one_by_one(kms.wrap, items)
 
 
 def unwrap_many(kms: Kms, items: Sequence[tuple[bytes, Aad]]) -> list[bytearray | KmsError]:

@@ -99,6 +99,12 @@ class Guarded:
         """Ask the KMS for its KEK."""
         return self._try("describe", lambda: self._kms.describe(aad))
 
+    def wrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytes | KmsError]:
+        """Wrap each DEK of 16 to 512 bytes; what failed is returned, not raised."""
+        if wrong := next((dek for dek, _ in items if len(dek) not in _DEK_BYTES), None):
+            raise UsageError(f"a DEK has 16 to 512 bytes, not {len(wrong)}")
+        return self._many("wrap", items, batch.wrap_many)
+
     def unwrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytearray | KmsError]:
         """Unwrap each; what failed is returned, not raised."""
         return self._many("unwrap", items, batch.unwrap_many)

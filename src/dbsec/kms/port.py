@@ -88,6 +88,14 @@ class Batched(Protocol):
         """Rewrap each; what failed is returned, not raised."""
 
 
+@runtime_checkable
+class WrapsMany(Protocol):
+    """What a KMS that wraps many DEKs in one call has besides."""
+
+    def wrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytes | KmsError]:
+        """Wrap each DEK; what failed is returned, not raised."""
+
+
 class KmsAdmin(Protocol):
     """The life of one KEK; never handed to the service."""
 

@@ -43,6 +43,10 @@ class Template:
         """Ask the KMS for the KEK of a tenant."""
         return self._of(aad).describe(aad)
 
+    def wrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytes | KmsError]:
+        """Wrap each, a tenant at a time; what failed is returned, not raised."""
+        return self._many(items, batch.wrap_many)
+
     def unwrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytearray | KmsError]:
         """Unwrap each, a tenant at a time; what failed is returned, not raised."""
         return self._many(items, batch.unwrap_many)

@@ -37,6 +37,7 @@ class Service:
     port: int
     dsn_file: Path
     account: str
+    told: Mapping[str, str]
 
     @classmethod
     def start(
@@ -49,18 +50,22 @@ class Service:
         beside: Service | None = None,
         credentials: Mapping[str, Secret] | None = None,
         settings: Mapping[str, str] | None = None,
+        flags: str = "{}",
     ) -> Service:
         """Start a release and wait until it answers. Errors: ``LabError`` with the end of its log.
 
         ``beside`` another release it takes that one's sessions and cursors. ``credentials`` map a variable to what it
-        refers to, ``settings`` to its value.
+        refers to, ``settings`` to its value; ``flags`` is JSON.
         """
         name = f"{NAME}-{release}"
         (port,) = ports.free(1)
         who = _python_account(site)
         dsn_file = _private(site, f"{name}.dsn", dsn.text(), who)
         key_file = beside._key_file if beside else _private(site, f"{NAME}.session", secrets.token_urlsafe(48), who)
-        flags_file = _private(site, f"{name}.flags", "{}", who)
+        flags_file = _private(site, f"{name}.flags", flags, who)
+        told = dict(settings or {})
+        for variable, value in (credentials or {}).items():
+            told[variable] = f"file:{_private(site, f'{name}.{variable.lower()}', value.reveal(), who)}"
         argv: list[str | Path] = [sys.executable, "-P", "-m", "uvicorn", "app.main:app"]
         argv += ["--app-dir", deployment_folder(), "--host", ports.LOOPBACK, "--port", str(port)]
         argv += ["--no-access-log", "--log-level", "warning"]
@@ -73,14 +78,17 @@ class Service:
             "APP_RATE_PER_S": str(rate_per_s),
             "APP_POOL_MAX": "12",
             "PYTHONDONTWRITEBYTECODE": "1",
-            **(settings or {}),
+            **told,
         }
-        for variable, value in (credentials or {}).items():
-            env[variable] = f"file:{_private(site, f'{name}.{variable.lower()}', value.reveal(), who)}"
         pid = site.start(name, argv, ports={"http": port}, env=env, account=who)
-        service = cls(site, name, release, pid, port, dsn_file, who.name)
+        service = cls(site, name, release, pid, port, dsn_file, who.name, told)
         service._wait_until_healthy()
         return service
+
+    def again(self, dsn: Conninfo, *, release: str) -> Service:
+        """Start one more that is told what this one is told, flags and all, but for its database. Errors: ``start``."""
+        flags = self._flags_file.read_text()
+        return Service.start(self.site, dsn, release=release, beside=self, settings=self.told, flags=flags)
 
     @property
     def base_url(self) -> str:

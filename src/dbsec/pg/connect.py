@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from dbsec import __version__
 from dbsec.errors import ConnectError
@@ -34,3 +35,13 @@ def connect(
             sqlstate=exc.sqlstate,
             hint="see the server's log",
         ) from exc
+
+
+def settle(connection: psycopg.Connection[Any]) -> None:
+    """Wait for the answer to a statement that an interrupt cut off, and drop it; else the session takes no other.
+
+    Nothing is waited for where the session is idle or broken. The statement is not cancelled: what it did stands.
+    """
+    pgconn = connection.pgconn
+    while pgconn.transaction_status == TransactionStatus.ACTIVE and pgconn.get_result() is not None:
+        pass

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from dbsec.clock import SYSTEM, Clock
 from dbsec.errors import ApplyError, GaveUp, UsageError, reason
-from dbsec.pg import facts
+from dbsec.pg import facts, settle
 from dbsec.retry import wait_until
 from dbsec.roles.changes import Change, Plan, change
 
@@ -166,6 +166,7 @@ def _take_back(connection: psycopg.Connection[Any], begun: list[Change], *, caus
     """Undo each change, whatever becomes of the others. Errors: ``ApplyError`` with what is left to be run."""
     left: dict[str, str] = {}
     reasons: list[str] = []
+    settle(connection)
     for each in (*(c for c in reversed(begun) if c.undo), _RELOAD):
         try:
             connection.execute(each.undo.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from dbsec.process import Account, ProcessId
 from dbsec.secret import Secret
 
 _NUMBERS = itertools.count()
+_FOLDER = re.compile(r"c-(\d+)-(\d+)-\d+")
 _SELF = ProcessId.of(os.getpid()) or ProcessId(os.getpid(), 0)
 SOURCES = {15: Source.SYSTEM, 17: Source.WHEEL, 18: Source.PG0}
 _PASSWORD = Secret("superuser-of-a-test-cluster")
@@ -117,8 +119,8 @@ class Clusters:
     def _sweep(self) -> None:
         """Stop and delete what a killed run left: the folder's name tells whose it was."""
         for folder in self._root.glob("c-*-*-*"):
-            _, pid, started, _ = folder.name.split("-")
-            if not ProcessId(int(pid), int(started)).alive:
+            found = _FOLDER.fullmatch(folder.name)  # other folders of tests lie here too
+            if found is not None and not ProcessId(int(found[1]), int(found[2])).alive:
                 Instance(self.binaries(), folder / "data", 0, folder / "server.log", self._account).stop()
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -59,7 +59,7 @@ def test_run_status_and_a_second_run(command, scene):
 
 def test_pause_abort_resume_from_another_terminal_and_ctrl_c(command, scene, tmp_path):
     scene.table(40000)
-    (tmp_path / "007_count.toml").write_text(JOB + "batch_rows_max = 50\n")
+    (tmp_path / "007_count.toml").write_text(JOB.replace("rows = 50", "rows = 10") + "batch_rows_max = 10\n")
     running = command("run", "007_count.toml", "--workers", "2")
     scene.until("SELECT coalesce(sum(visited), 0) > 200 FROM dbsec.backfill_ranges", "some batches")
     code, out, _ = ended(command("pause", "007_count", "--format", "json"))

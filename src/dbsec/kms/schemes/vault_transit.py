@@ -60,6 +60,14 @@ class Transit:
         """Ask the server for the key."""
         return self._key.description()
 
+    def wrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytes | KmsError]:
+        """Wrap each, in batches as large as the server takes."""
+        asked: list[Body] = [{"plaintext": _base64(dek), "context": _base64(aad_bytes(aad))} for dek, aad in items]
+        answers = self._answers("wrap", "encrypt", asked)
+        if any(_NEVER_MAKE in one.cause_known for one in answers if isinstance(one, KmsRefused)):
+            self._key.told()  # the key has gone since it was checked: this says so
+        return [one if isinstance(one, KmsError) else self._one("wrap", one, _wrap) for one in answers]
+
     def unwrap_many(self, items: Sequence[tuple[bytes, Aad]]) -> list[bytearray | KmsError]:
         """Unwrap each, in batches as large as the server takes."""
         return self._many("unwrap", "decrypt", items, _dek)
@@ -115,7 +123,8 @@ class Transit:
             batch, rest = asked[:size], asked[size:]
             try:
                 self._check()
-                answer = self._key.vault.write(self._key.to(verb), {"batch_input": batch})
+                never = {"type": _NEVER_MAKE} if verb == "encrypt" else {}
+                answer = self._key.vault.write(self._key.to(verb), {"batch_input": batch, **never})
                 answers += _as_many(part(answer, "data", "batch_results"), batch)
             except VaultError as exc:
                 if _too_large(exc) and size > 1:

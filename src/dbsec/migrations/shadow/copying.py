@@ -23,7 +23,8 @@ from dbsec.retry import retry
 
 _BATCH = 2000
 _TRIES_S = 600
-_AGAIN = (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled)
+# A row whose trigger writes it at the same moment may meet a unique key beside the primary one.
+_AGAIN = (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled, errors.UniqueViolation)
 
 
 def check(connection: psycopg.Connection[Any], facts: Facts) -> None:

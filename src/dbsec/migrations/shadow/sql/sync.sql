@@ -14,8 +14,12 @@ BEGIN
     END IF;
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    INSERT INTO {shadow} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values})
-    ON CONFLICT ({key}) DO {update};
+    -- While the same row is being copied, a unique key beside the primary one would refuse it: so first wait for all.
+    INSERT INTO {shadow} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values}) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+      INSERT INTO {shadow} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values})
+      ON CONFLICT ({key}) DO {update};
+    END IF;
   END IF;
   RETURN NULL;
 END $dbsec$;

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from dbsec.secrets import Cached
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,9 +14,16 @@ PAGE = (ROOT / "docs/secrets_rotation.md").read_text()
 RULES = (ROOT / "db/monitoring/secrets_rules.yml").read_text()
 
 
-def test_the_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(example, {})
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", [str(one) for one in range(len(EXAMPLES))])
+def test_an_example_runs(number: str):
+    exec(EXAMPLES[int(number)], {})
+
+
+def test_the_page_has_an_example_of_a_source_and_one_of_the_cache():
+    assert ["open_secrets" in one for one in EXAMPLES] == [True, False]
 
 
 def test_the_alerts_are_on_what_is_measured():

@@ -6,30 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from dbsec.errors import ConfigError
 from dbsec.kms.errors import KmsError, KmsRefused, KmsUnavailable
 from dbsec.kms.port import Description, KekState
 from dbsec.kms.schemes import Opening
-from dbsec.vault import (
-    AppRole,
-    Auth,
-    Body,
-    Settings,
-    TokenAuth,
-    Vault,
-    VaultError,
-    VaultNotFound,
-    VaultRefused,
-    VaultUnavailable,
-    part,
-    shared,
-)
+from dbsec.vault import Body, Vault, VaultError, VaultNotFound, VaultRefused, VaultUnavailable, part
+from dbsec.vault.query import PARAMETERS, namespace, open_vault
 
 SCHEME_NAME = "vault-transit"
 _PATH = re.compile(r"/((?:\w[\w.-]*/)+)(\w(?:[\w.-]*\w)?)", re.ASCII)
-_PARAMETERS = ("ca", "namespace", "token", "auth", "role_id", "secret_id", "auth_mount")
 _LOOSE = {
     "exportable": "the key is exportable: whoever may read {mount}/export has the KEK itself",
     "allow_plaintext_backup": "a plaintext backup of the key is allowed: whoever may read {mount}/backup has the KEK",
@@ -105,7 +91,7 @@ class TransitKey:
 def of_uri(opening: Opening) -> TransitKey:
     """Read ``vault-transit://host:port/MOUNT/KEY?ca=…&token=file:…``. Errors: ``ConfigError``."""
     uri = opening.uri
-    uri.only(*_PARAMETERS)
+    uri.only(*PARAMETERS)
     found = _PATH.fullmatch(uri.path)
     if not uri.host or found is None:
         raise ConfigError(
@@ -113,20 +99,6 @@ def of_uri(opening: Opening) -> TransitKey:
             hint="write vault-transit://host:8200/transit/KEY?ca=/path/ca.pem&token=file:/path",
         )
     mount, name = found.groups()
-    ca, namespace = uri.query.get("ca"), uri.query.get("namespace", "").strip("/")
-    settings = Settings(f"https://{uri.host}", Path(ca) if ca else None, namespace, opening.patience.timeout_s)
-    return TransitKey(shared(settings, _auth(opening)), mount.rstrip("/"), name, namespace)
-
-
-def _auth(opening: Opening) -> Auth:
-    """Choose the way to a token, and resolve its reference once: a wrong one is told now, not at the first call."""
-    query = opening.uri.query
-    way = query.get("auth", "token")
-    if way == "token":
-        opening.secret("token")
-        return TokenAuth(query["token"], opening.environ)
-    if way == "approle":
-        opening.secret("secret_id")
-        role = opening.uri.required("role_id")
-        return AppRole(role, query["secret_id"], opening.environ, query.get("auth_mount", "approle"))
-    raise ConfigError(f"'vault-transit:' knows no auth '{way}'", hint="auth=token or auth=approle")
+    timeout_s = opening.patience.timeout_s
+    vault = open_vault(SCHEME_NAME, uri.host, uri.query, environ=opening.environ, timeout_s=timeout_s)
+    return TransitKey(vault, mount.rstrip("/"), name, namespace(uri.query))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -12,6 +17,7 @@ import pytest
 
 from dbsec.errors import ConnectError
 from dbsec.pg import Conninfo, connect
+from dbsec.secret import Secret
 from dbsec.secrets import Lease, Provider, SecretMissing, SecretRefused, open_secrets
 
 if TYPE_CHECKING:
@@ -37,10 +43,14 @@ class Bed:
     server: Conninfo
     openbao: OpenBao
     engine: str
-    source: Provider
+    uri: str
+
+    @property
+    def source(self) -> Provider:
+        return open_secrets(self.uri, environ={})
 
     def opened(self, rules: str) -> Provider:
-        return _opened(self.openbao, self.engine, rules)
+        return open_secrets(_uri(self.openbao, self.engine, rules), environ={})
 
     def who(self, lease: Lease) -> tuple[str, str]:
         with connect(self.server.but(user=lease.username, password=lease.password)) as session:
@@ -79,13 +89,13 @@ def bed(openbao: OpenBao, cluster_factory: Callable[..., Cluster]) -> Bed:
         f'path "{engine}/rotate-role/svc" {{ capabilities = ["update"] }}',
         'path "sys/leases/revoke" { capabilities = ["update"] }',
     ]
-    return Bed(server, openbao, engine, _opened(openbao, engine, "\n".join(rules)))
+    return Bed(server, openbao, engine, _uri(openbao, engine, "\n".join(rules)))
 
 
-def _opened(openbao: OpenBao, engine: str, rules: str) -> Provider:
+def _uri(openbao: OpenBao, engine: str, rules: str) -> str:
     given = {"ca": str(openbao.ca), "token": f"file:{openbao.token(rules)}", "database": engine}
     query = urlencode(given, safe="/:")
-    return open_secrets(f"vault://{openbao.address.removeprefix('https://')}/secret?{query}", environ={})
+    return f"vault://{openbao.address.removeprefix('https://')}/secret?{query}"
 
 
 def test_two_leases_are_two_logins_in_one_group(bed: Bed):
@@ -144,3 +154,53 @@ def test_a_policy_for_the_static_role_alone_is_enough_for_it_and_for_no_more(bed
     ):
         with pytest.raises(SecretRefused, match="permission denied"):
             call()
+
+
+def dbsec(bed: Bed, *argv: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dbsec", "secrets", *argv, "--source", bed.uri]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_issues_a_credential_into_a_private_file_and_ends_it(bed: Bed, tmp_path: Path):
+    kept = tmp_path / "credential.json"
+    done = dbsec(bed, "lease", "app", "--to", str(kept), "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(kept.read_text())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert told["password"] not in done.stdout
+    assert json.loads(done.stdout)["result"] == {word: text for word, text in told.items() if word != "password"}
+    issued = Lease("app", told["lease_id"], told["username"], Secret(told["password"]), told["lives_s"])
+    assert bed.who(issued) == (issued.username, "app_rw")
+    done = dbsec(bed, "revoke", "app", issued.id)
+    assert (done.returncode, done.stdout) == (0, f"{issued.id} is revoked\n")
+    assert "password authentication failed" in bed.refused(issued)
+
+
+def test_the_command_rotates_a_static_role(bed: Bed):
+    old = bed.source.lease("svc")
+    assert dbsec(bed, "rotate", "svc").returncode == 0
+    assert "password authentication failed" in bed.refused(old)
+    shown = json.loads(dbsec(bed, "lease", "svc", "--reveal", "--format", "json").stdout)["result"]
+    assert bed.who(Lease("svc", "", shown["username"], Secret(shown["password"]), None))[0] == "svc"
+
+
+def test_a_credential_that_nobody_could_see_or_keep_does_not_live(bed: Bed, tmp_path: Path):
+    before = _logins(bed)
+    done = dbsec(bed, "lease", "app")
+    assert (done.returncode, "--to FILE" in done.stderr) == (2, True)
+    (tmp_path / "there").mkdir()
+    done = dbsec(bed, "lease", "app", "--to", str(tmp_path / "there"))
+    assert (done.returncode, "the credential was revoked" in done.stderr) == (2, True)
+    assert _logins(bed) == before
+
+
+def _logins(bed: Bed) -> set[str]:
+    with connect(bed.server) as admin:
+        return {name for (name,) in admin.execute("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%'").fetchall()}
+
+
+def test_a_role_that_is_not_there_is_told_without_a_traceback(bed: Bed):
+    done = dbsec(bed, "lease", "other", "--reveal")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "has no role 'other'" in done.stderr
+    assert "Traceback" not in done.stderr
